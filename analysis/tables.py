@@ -1,0 +1,150 @@
+"""Tables of one run on disk: Parquet files that are whole or absent, and the facts a metric may need."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import polars as pl
+
+from tracer.errors import FormatError
+from tracer.store.home import check_run_id
+from tracer.store.manifest import Manifest
+
+MODEL = "model"  # the block that stands for all parameters together
+PAIRINGS = ("previous", "next", "reference", "unpaired")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What analysis must know of a run besides its numbers.
+
+    ``digest`` identifies the trace's content, ``dtype`` is that of the recorded vectors, ``loss_dtype`` that of the
+    loss as training computed it, ``blocks`` the names of the parameter tensors.
+    """
+
+    run_id: str
+    digest: str
+    parameters: int
+    dtype: str
+    loss_dtype: str | None
+    optimizer_class: str
+    has_look_back: bool
+    blocks: tuple[str, ...]
+
+    @classmethod
+    def of(cls, manifest: Manifest, digest: str) -> Self:
+        """Facts of a recorded run."""
+        return cls(
+            run_id=manifest.run_id,
+            digest=digest,
+            parameters=manifest.parameters,
+            dtype=manifest.dtype,
+            loss_dtype=manifest.loss_dtype,
+            optimizer_class=str(manifest.optimizer.get("class", "")),
+            has_look_back="h" in manifest.streams,
+            blocks=tuple(block.name for block in manifest.blocks),
+        )
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The geometry of a run and what stands beside it; docs/architecture.md lists the columns."""
+
+    geometry: pl.LazyFrame
+    path: pl.LazyFrame
+    steps: pl.LazyFrame
+    facts: Facts
+
+
+class TableStore:
+    """Parquet tables of one run in a directory of its own.
+
+    Args:
+        root: directory of all runs' tables.
+        run_id: of the run; checked, because it becomes a directory.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], run_id: str) -> None:
+        self.run_id = check_run_id(run_id)
+        self.directory = Path(root) / self.run_id
+
+    def path(self, name: str) -> Path:
+        """File of the table ``name``, for instance ``"geometry"`` or ``"metrics/convexity_gap"``."""
+        return self.directory / f"{name}.parquet"
+
+    def exists(self, name: str) -> bool:
+        """Whether the table has been computed."""
+        return self.path(name).is_file()
+
+    def write(self, name: str, frame: pl.DataFrame) -> Path:
+        """Write a table; readers see the old one or the new one, never a part."""
+        target = self.path(name)
+        with _Aside(target) as aside:
+            frame.write_parquet(aside, compression="zstd", compression_level=1, statistics=True)
+        return target
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a text file, for instance ``"report.html"``, at once."""
+        target = self.directory / name
+        with _Aside(target) as aside:
+            aside.write_text(text, encoding="utf-8")
+        return target
+
+    def scan(self, name: str) -> pl.LazyFrame:
+        """Read a table lazily.
+
+        Raises:
+            FormatError: it has not been computed.
+        """
+        path = self.path(name)
+        if not path.is_file():
+            raise FormatError(
+                f"{path}: this table has not been computed. Run `lemmata materialize {self.run_id}` first."
+            )
+        # no globbing and no hive columns: a run id may look like either
+        return pl.scan_parquet(path, glob=False, hive_partitioning=False)
+
+    def write_facts(self, facts: Facts) -> Path:
+        """Write the run's facts beside its tables."""
+        return self.write_text("facts.json", json.dumps(asdict(facts), indent=1))
+
+    def facts(self) -> Facts:
+        """The run's facts.
+
+        Raises:
+            FormatError: the geometry has not been computed, or the file is not sound.
+        """
+        path = self.directory / "facts.json"
+        try:
+            body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return Facts(**{**body, "blocks": tuple(body["blocks"])})
+        except FileNotFoundError:
+            raise FormatError(
+                f"{path}: this run has no geometry yet. Run `lemmata materialize {self.run_id}` first."
+            ) from None
+        except (ValueError, TypeError, KeyError) as error:
+            raise FormatError(f"{path}: not readable ({error}). Materialize `geometry` of this run again.") from None
+
+    def tables(self) -> Tables:
+        """Everything a metric reads."""
+        return Tables(self.scan("geometry"), self.scan("path"), self.scan("steps"), self.facts())
+
+
+class _Aside:
+    """``with _Aside(target) as aside``: write ``aside``; it becomes ``target`` unless something was raised."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self._aside = target.with_name(f".{target.name}.{os.getpid()}.aside")
+
+    def __enter__(self) -> Path:
+        self._target.parent.mkdir(parents=True, exist_ok=True)
+        return self._aside
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            os.replace(self._aside, self._target)
+        else:
+            self._aside.unlink(missing_ok=True)

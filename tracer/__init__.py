@@ -1,0 +1,23 @@
+"""Record parameter and gradient trajectories of a PyTorch training run.
+
+    from tracer import Tracer
+
+``tracer.store`` reads the recorded files and never imports torch.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from tracer.errors import FormatError, LemmataError, RecordingError, UsageError
+
+if TYPE_CHECKING:
+    from tracer.recorder import Tracer
+
+__all__ = ["FormatError", "LemmataError", "RecordingError", "Tracer", "UsageError"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Tracer":  # torch is imported when somebody records, not when somebody reads
+        from tracer.recorder import Tracer
+
+        return Tracer
+    raise AttributeError(f"module 'tracer' has no attribute {name!r}")

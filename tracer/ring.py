@@ -1,0 +1,127 @@
+"""The hand-over from training to disk: a few preallocated slots, one writer thread, bounded memory."""
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tracer.errors import RecordingError
+from tracer.store.layout import Layout
+from tracer.store.run_writer import RunWriter
+
+Array = npt.NDArray[Any]
+
+
+@dataclass
+class Slot:
+    """Room for one step: a flat tensor of shape ``(d,)`` per stream, its numpy view, and the step record.
+
+    ``scalars`` is a float64 tensor for values that may still be on their way from the device when the step ends.
+    """
+
+    flat: dict[str, torch.Tensor]
+    rows: dict[str, Array]
+    scalars: torch.Tensor
+    step: int = -1
+    filled: set[str] = field(default_factory=set)
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+class Ring:
+    """Slots that go round between the training thread and the writer thread.
+
+    When all slots are waiting for the disk, :meth:`take` waits too: memory stays bounded and no step is lost.
+
+    Args:
+        writer: receives the steps, on the writer thread only.
+        slots: how many steps may wait for the disk.
+        pin: page-locked memory, for copies from a CUDA device.
+        scalars: names of the record columns that travel in :attr:`Slot.scalars`.
+    """
+
+    def __init__(self, writer: RunWriter, layout: Layout, slots: int, pin: bool, scalars: tuple[str, ...]) -> None:
+        self._writer, self._scalars = writer, scalars
+        self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[Slot | Callable[[], None] | None] = queue.SimpleQueue()
+        for _ in range(slots):
+            dtype = getattr(torch, layout.dtype)
+            flat = {s: torch.zeros(layout.parameters, dtype=dtype, pin_memory=pin) for s in layout.streams}
+            values = torch.zeros(len(scalars), dtype=torch.float64, pin_memory=pin)
+            self._free.put(Slot(flat, {s: t.numpy() for s, t in flat.items()}, values))
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="lemmata-writer", daemon=True)
+        self._thread.start()
+
+    def take(self) -> Slot:
+        """A free slot; waits for the disk if none is free.
+
+        Raises:
+            RecordingError: the writer has stopped.
+        """
+        while True:
+            self.check()
+            try:
+                slot = self._free.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            slot.filled.clear()
+            slot.record.clear()
+            slot.scalars.fill_(torch.nan)
+            return slot
+
+    def submit(self, slot: Slot) -> None:
+        """Hand a filled slot to the writer."""
+        self._work.put(slot)
+
+    def call(self, action: Callable[[], None]) -> None:
+        """Have the writer thread do ``action`` after everything submitted before."""
+        self._work.put(action)
+
+    def check(self) -> None:
+        """Raise what stopped the writer, if anything did."""
+        if self.error is not None:
+            raise RecordingError(f"recording has stopped: {self.error}") from self.error
+        if not self._thread.is_alive():
+            raise RecordingError("recording has stopped: the writer thread is gone (after a fork?)")
+
+    def drain(self) -> None:
+        """Wait until everything submitted so far is acknowledged, or the writer has stopped; raises nothing."""
+        done = threading.Event()
+        self._work.put(done.set)
+        while self._thread.is_alive() and not done.wait(0.1):
+            pass
+
+    def stop(self) -> None:
+        """Let the writer finish what it has, and end its thread; raises nothing."""
+        self._work.put(None)
+        while self._thread.is_alive():
+            self._thread.join(0.5)
+
+    def _run(self) -> None:
+        while (item := self._work.get()) is not None:
+            try:
+                if isinstance(item, Slot):
+                    if self.error is None:
+                        self._write(item)
+                    self._free.put(item)
+                elif self.error is None or getattr(item, "__self__", None).__class__ is threading.Event:
+                    item()
+            except BaseException as error:  # whatever it is, training must hear of it
+                self.error = error
+
+    def _write(self, slot: Slot) -> None:
+        rows = {stream: slot.rows[stream] for stream in slot.filled}
+        values = dict(zip(self._scalars, slot.scalars.tolist(), strict=True))
+        given = {name: value for name, value in values.items() if name in slot.record}
+        finite = all(_finite(row) for row in rows.values()) and all(np.isfinite(v) for v in given.values())
+        self._writer.append(slot.step, {**slot.record, **given, "finite": finite}, rows)
+
+
+def _finite(row: Array) -> bool:
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(np.dot(row, row)) or np.isfinite(row).all())

@@ -1,0 +1,7 @@
+"""The files of a run: written, sealed, read, verified. Nothing here imports torch."""
+
+from tracer.store.chunk import Chunk
+from tracer.store.manifest import Block, Manifest
+from tracer.store.trace import Damage, Trace, runs, verify
+
+__all__ = ["Block", "Chunk", "Damage", "Manifest", "Trace", "runs", "verify"]

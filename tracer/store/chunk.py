@@ -1,0 +1,209 @@
+"""Reading one chunk: checked before it is believed, mapped rather than copied."""
+
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tracer.errors import FormatError
+from tracer.store.layout import MAX_ROWS, SEAL, VERSION, Layout, commit_checks, digest, seal_record
+from tracer.store.skeleton import Places, find_places
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The acknowledged steps of one chunk file, ``n`` of them.
+
+    ``steps`` has shape ``(n,)``; ``x``, ``g`` and ``h`` have shape ``(n, d)`` and are read-only views of the file, or
+    None where the run does not record that stream. ``has`` says per stream which rows were recorded, shape ``(n,)``.
+    ``torn`` counts commit records that were being written when the process died; their steps were not acknowledged.
+    """
+
+    path: Path
+    sealed: bool
+    steps: npt.NDArray[np.int64]
+    commits: Array
+    streams: dict[str, Array]
+    has: dict[str, npt.NDArray[np.bool_]]
+    torn: int
+    records_hash: int  # of the sealed record file; 0 while the chunk is open
+
+    @property
+    def x(self) -> Array:
+        """Points x_t, shape ``(n, d)``."""
+        return self.streams["x"]
+
+    @property
+    def g(self) -> Array | None:
+        """Gradients at x_t on z_t, shape ``(n, d)``, in loss per distance."""
+        return self.streams.get("g")
+
+    @property
+    def h(self) -> Array | None:
+        """Look-back gradients at x_{t-1} on z_t, shape ``(n, d)``, in loss per distance."""
+        return self.streams.get("h")
+
+    def damage(self, layout: Layout) -> Iterator[tuple[int, str]]:
+        """Read every recorded row and yield ``(step, stream)`` wherever a hash does not match."""
+        for row, commit in enumerate(self.commits):
+            for i, stream in enumerate(layout.streams):
+                if self.has[stream][row]:
+                    vector = self.streams[stream][row]
+                    found = [digest(vector[a:b]) for a, b in layout.slices]
+                    if found != commit["hashes"][i].tolist():
+                        yield int(self.steps[row]), stream
+
+
+def open_chunk(path: Path, layout: Layout, run_id: str, sealed: bool) -> Chunk:
+    """Open a chunk file and check everything but the vectors' hashes (see :meth:`Chunk.damage`).
+
+    Raises:
+        FormatError: the file is no chunk of this run, or its commit table or seal is damaged.
+    """
+    places, rows = _inspect(path, layout, run_id)
+    with open(path, "rb") as file:
+        buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    table = _view(path, buffer, layout.commit, (rows,), places.commits)
+    seal = _view(path, buffer, SEAL, (1,), places.seal)[0]
+    streams = {
+        s: _view(path, buffer, np.dtype(layout.dtype), (rows, layout.parameters), at) for s, at in places.streams.items()
+    }
+    count, torn = _count(path, table, seal, sealed)
+    commits = table[:count]
+    steps = commits["step"].astype(np.int64) - 1
+    if (np.diff(steps) <= 0).any() or (steps < 0).any():
+        raise FormatError(f"{path}: its steps do not increase.")
+    present = commits["present"].astype(np.int64)
+    return Chunk(
+        path=path,
+        sealed=sealed,
+        steps=steps,
+        commits=commits,
+        streams={s: v[:count] for s, v in streams.items()},
+        has={s: present >> i & 1 == 1 for i, s in enumerate(layout.streams)},
+        torn=torn,
+        records_hash=int(seal["records"]) if sealed else 0,
+    )
+
+
+def read_records(path: Path, chunk: Chunk, schema: pa.Schema) -> pa.Table:
+    """The step records that belong to ``chunk``, one row per acknowledged step, hashes verified first.
+
+    Raises:
+        FormatError: the file is missing, damaged, or does not hold exactly the chunk's steps.
+    """
+    raw = _read(path)
+    try:
+        if chunk.sealed:
+            if digest(raw) != chunk.records_hash:
+                raise FormatError(f"{path}: its hash does not match the seal of {chunk.path.name}; the file is damaged.")
+            table = pa.ipc.open_file(raw).read_all()
+        else:
+            head = len(schema.serialize())
+            ends = [head, *chunk.commits["record_end"].tolist()]
+            messages = [raw[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+            for message, commit in zip(messages, chunk.commits, strict=True):
+                if digest(message) != int(commit["record"]):
+                    raise FormatError(f"{path}: the record of step {int(commit['step']) - 1} is damaged.")
+            if not raw[:head].equals(schema.serialize()):
+                raise FormatError(f"{path}: does not begin with the schema that the manifest promises.")
+            table = pa.Table.from_batches([pa.ipc.read_record_batch(m, schema) for m in messages], schema)
+        table.validate(full=True)
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise FormatError(f"{path}: not readable as Arrow IPC ({error!s:.200}).") from None
+    if not table.schema.equals(schema) or table["step"].to_pylist() != chunk.steps.tolist():
+        raise FormatError(f"{path}: its records are not those of the steps in {chunk.path.name}.")
+    return table
+
+
+def _read(path: Path) -> pa.Buffer:
+    try:
+        with open(path, "rb") as file:
+            return pa.py_buffer(file.read())
+    except OSError as error:
+        raise FormatError(f"{path}: {os.strerror(error.errno or 0)}; the chunk's step records are missing.") from None
+
+
+def _inspect(path: Path, layout: Layout, run_id: str) -> tuple[Places, int]:
+    """Offsets and rows, after checking that HDF5 sees exactly what :func:`skeleton.build` makes."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            if int(file.attrs["lemmata_format"]) != VERSION:
+                raise FormatError(f"{path}: format {file.attrs['lemmata_format']!r:.40}; expected {VERSION}.")
+            if file.attrs["run_id"] != run_id:
+                raise FormatError(f"{path}: belongs to run {file.attrs['run_id']!r:.80}, not to {run_id!r}.")
+            rows = int(_plain(file, "commit", path).shape[0])
+            if not 0 < rows <= MAX_ROWS:
+                raise FormatError(f"{path}: {rows} rows; expected 1 to {MAX_ROWS}.")
+            _expect(file, "commit", path, layout.commit, (rows,), None)
+            _expect(file, "seal", path, SEAL, (1,), None)
+            for stream in layout.streams:
+                _expect(file, stream, path, np.dtype(layout.dtype), (rows, layout.parameters), (1, layout.parameters))
+            places = find_places(file, layout)
+            last = {s: int(file[s].id.get_chunk_info_by_coord((rows - 1, 0)).byte_offset) for s in layout.streams}
+    except FormatError:
+        raise
+    except Exception as error:  # h5py raises whatever the damage happens to trigger
+        raise FormatError(f"{path}: not readable as a chunk file ({type(error).__name__}: {error!s:.200}).") from None
+    for stream, offset in last.items():
+        if offset - places.streams[stream] != (rows - 1) * layout.row_bytes:
+            raise FormatError(f"{path}: the rows of '{stream}' do not lie back to back.")
+    return places, rows
+
+
+def _plain(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise FormatError(f"{path}: field '{name}' is missing or a link to elsewhere.")
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
+        raise FormatError(f"{path}: field '{name}' is not a plain dataset of this file.")
+    return dataset
+
+
+def _expect(
+    file: h5py.File, name: str, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], chunks: tuple[int, ...] | None
+) -> None:
+    dataset = _plain(file, name, path)
+    filters = dataset.id.get_create_plist().get_nfilters()
+    found = (dataset.dtype, dataset.shape, dataset.chunks, filters)
+    if found != (dtype, shape, chunks, 0):
+        raise FormatError(
+            f"{path}: field '{name}' is {dataset.dtype!s:.60} {dataset.shape} in pieces of {dataset.chunks} with "
+            f"{filters} filters; expected {dtype!s:.60} {shape} in pieces of {chunks} with none."
+        )
+
+
+def _view(path: Path, buffer: mmap.mmap, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int) -> Array:
+    count = 1
+    for extent in shape:
+        count *= extent
+    if offset < 0 or offset + count * dtype.itemsize > len(buffer):
+        raise FormatError(f"{path}: ends before its rows do; the file is truncated.")
+    return np.frombuffer(buffer, dtype, count, offset).reshape(shape)
+
+
+def _count(path: Path, table: Array, seal: Any, sealed: bool) -> tuple[int, int]:
+    """Acknowledged rows and torn commit records."""
+    if sealed:
+        rows = int(seal["rows"])
+        if seal_record(rows, int(seal["commits"]), int(seal["records"])) != seal.tobytes() or not rows <= len(table):
+            raise FormatError(f"{path}: its seal is damaged.")
+        if digest(table[:rows].tobytes()) != int(seal["commits"]) or rows != len(table):
+            raise FormatError(f"{path}: its commit table does not match its seal.")
+        return rows, 0
+    used = table["step"] != 0
+    count = int(used.argmin()) if not used.all() else len(table)
+    sound = commit_checks(table[:count])
+    if used[count:].any() or not sound[:-1].all():
+        raise FormatError(f"{path}: its commit table is damaged.")
+    torn = int(count > 0 and not sound[-1])
+    return count - torn, torn

@@ -1,0 +1,145 @@
+"""Writing one chunk: reserve, pwrite the rows, commit, seal. No HDF5 call per step."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tracer.store.files import ASIDE, pwrite, reserve, sync, sync_directory, write_aside
+from tracer.store.layout import OPEN, Layout, chunk_name, digest, seal_record
+from tracer.store.skeleton import Skeleton
+
+Rows = dict[str, npt.NDArray[np.generic]]
+
+
+class ChunkWriter:
+    """The open chunk ``number`` of a run, for at most ``skeleton.rows`` steps.
+
+    A step is acknowledged when :meth:`write` returns: from then on it survives the death of the process.
+
+    Raises:
+        OSError: no room for the whole chunk, or another fault of the disk. Nothing acknowledged is touched.
+    """
+
+    def __init__(self, directory: Path, number: int, layout: Layout, skeleton: Skeleton, schema: pa.Schema) -> None:
+        self.number, self.layout, self.skeleton, self.schema = number, layout, skeleton, schema
+        self.rows = 0
+        self.directory = directory
+        self._vectors = directory / (chunk_name(number, "h5") + OPEN)
+        self._records = directory / (chunk_name(number, "arrow") + OPEN)
+        self._batches: list[pa.RecordBatch] = []
+        self._commits = bytearray()
+        self._record_file = os.open(self._records, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            self._file = _create(self._vectors, skeleton)
+        except BaseException:
+            os.close(self._record_file)
+            self._records.unlink()
+            raise
+        header = schema.serialize()
+        pwrite(self._record_file, header, 0)
+        self._end = len(header)
+
+    @property
+    def full(self) -> bool:
+        """Whether every row is taken."""
+        return self.rows == self.skeleton.rows
+
+    def write(self, step: int, record: pa.RecordBatch, rows: Rows) -> None:
+        """Append one step: ``rows`` maps stream names to vectors of shape ``(d,)``, ``record`` has one row."""
+        for stream, row in rows.items():
+            pwrite(self._file, row, self.skeleton.places.streams[stream] + self.rows * self.layout.row_bytes)
+        message = record.serialize()
+        pwrite(self._record_file, message, self._end)
+        end = self._end + len(message)
+        commit = self.layout.commit_record(step, digest(message), end, rows)
+        pwrite(self._file, commit, self.skeleton.places.commits + self.rows * len(commit))
+        self._commits += commit
+        self._batches.append(record)
+        self._end = end
+        self.rows += 1
+
+    def flush(self) -> None:
+        """Bring every acknowledged step to the disk, so that it survives a power loss too."""
+        sync(self._record_file)
+        sync(self._file)
+
+    def seal(self, smaller: Skeleton | None = None) -> Path:
+        """Make the chunk final and return its path; ``smaller`` is a skeleton for exactly the rows there are.
+
+        The sealed record file comes first and the vectors' rename last, so at any moment one whole chunk is readable.
+        """
+        records = _record_file(self.schema, self._batches)
+        write_aside(self.directory / chunk_name(self.number, "arrow"), records)
+        seal = seal_record(self.rows, digest(self._commits), digest(records))
+        path = self.directory / chunk_name(self.number, "h5")
+        if smaller is None:
+            pwrite(self._file, seal, self.skeleton.places.seal)
+            sync(self._file)
+            os.replace(self._vectors, path)
+        else:
+            self._shrink(smaller, seal, path)
+        sync_directory(self.directory)
+        self.abandon()
+        self._vectors.unlink(missing_ok=True)
+        self._records.unlink(missing_ok=True)
+        return path
+
+    def abandon(self) -> None:
+        """Close the files and leave them as they are; acknowledged steps stay readable."""
+        for descriptor in (self._file, self._record_file):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._file = self._record_file = -1
+
+    def discard(self) -> None:
+        """Remove a chunk that holds no step."""
+        if self.rows:
+            raise ValueError(f"{self._vectors} holds {self.rows} acknowledged steps and is not removed")
+        self.abandon()
+        self._vectors.unlink()
+        self._records.unlink()
+
+    def _shrink(self, smaller: Skeleton, seal: bytes, path: Path) -> None:
+        aside = path.with_name(path.name + ASIDE)
+        aside.unlink(missing_ok=True)
+        target = _create(aside, smaller)
+        try:
+            for stream in self.layout.streams:
+                source = self.skeleton.places.streams[stream]
+                _copy(self._file, target, source, smaller.places.streams[stream], self.rows * self.layout.row_bytes)
+            pwrite(target, self._commits, smaller.places.commits)
+            pwrite(target, seal, smaller.places.seal)
+            sync(target)
+        finally:
+            os.close(target)
+        os.replace(aside, path)
+
+
+def _create(path: Path, skeleton: Skeleton) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        reserve(descriptor, skeleton.size)
+        for offset, piece in skeleton.pieces:
+            pwrite(descriptor, piece, offset)
+    except BaseException:
+        os.close(descriptor)
+        path.unlink()
+        raise
+    return descriptor
+
+
+def _copy(source: int, target: int, start: int, to: int, count: int) -> None:
+    piece = 8 << 20
+    for at in range(0, count, piece):
+        pwrite(target, os.pread(source, min(piece, count - at), start + at), to + at)
+
+
+def _record_file(schema: pa.Schema, batches: list[pa.RecordBatch]) -> bytes:
+    sink = pa.BufferOutputStream()
+    table = pa.Table.from_batches(batches, schema).combine_chunks()
+    with pa.ipc.new_file(sink, schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]

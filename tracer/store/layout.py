@@ -1,0 +1,136 @@
+"""Format version 1 in one place: names, streams, commit records, hashes. docs/format.md explains it."""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xxhash
+
+VERSION = 1
+MANIFEST = "manifest.json"
+OPEN = ".tmp"  # suffix of the chunk that is still being recorded
+
+STREAMS = ("x", "g", "h")  # point x_t, gradient g_t at x_t, look-back gradient h_t at x_{t-1}, all on minibatch z_t
+DTYPES = ("float32", "float64")
+SLICE_BYTES = 16 << 20  # a row is hashed in slices of this size
+MAX_ROW_BYTES = (4 << 30) - 1  # HDF5's limit for one chunk
+MAX_ROWS = 1 << 16  # rows of one chunk file
+
+SEAL = np.dtype([("rows", "<u8"), ("commits", "<u8"), ("records", "<u8"), ("check", "<u8")])
+
+_CHUNK_NAME = re.compile(r"chunk-(\d{6})\.(h5|arrow)(\.tmp)?")
+
+Bytes = bytes | bytearray | memoryview | npt.NDArray[np.generic]
+
+
+def digest(data: Bytes) -> int:
+    """64-bit xxh3 of the bytes of ``data``; detects damage, does not resist an adversary."""
+    return int(xxhash.xxh3_64_intdigest(data))
+
+
+def chunk_name(number: int, suffix: str = "h5") -> str:
+    """File name of a sealed chunk; the open one ends in :data:`OPEN` as well."""
+    return f"chunk-{number:06d}.{suffix}"
+
+
+def chunk_number(name: str) -> tuple[int, str, bool] | None:
+    """``(number, "h5" or "arrow", sealed)`` of a chunk's file name, or None for any other file."""
+    match = _CHUNK_NAME.fullmatch(name)
+    return (int(match[1]), match[2], match[3] is None) if match else None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the chunk files of one run have in common.
+
+    Args:
+        streams: the recorded streams, a non-empty part of :data:`STREAMS` in that order.
+        parameters: ``d``, numbers per row.
+        dtype: of the vectors, one of :data:`DTYPES`.
+    """
+
+    streams: tuple[str, ...]
+    parameters: int
+    dtype: str
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of one stream."""
+        return self.parameters * np.dtype(self.dtype).itemsize
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of one step's vectors, all streams."""
+        return self.row_bytes * len(self.streams)
+
+    @cached_property
+    def slices(self) -> tuple[tuple[int, int], ...]:
+        """Half-open element ranges of a row that are hashed separately."""
+        width = SLICE_BYTES // np.dtype(self.dtype).itemsize
+        return tuple((a, min(a + width, self.parameters)) for a in range(0, self.parameters, width))
+
+    @cached_property
+    def commit(self) -> np.dtype[np.void]:
+        """One commit record; it is written last and makes its step *acknowledged*.
+
+        ``step`` is the step plus one (zero: nothing here yet), ``present`` a bit per stream, ``record`` the hash of
+        the step record's Arrow message and ``record_end`` where it ends in the open record file, ``hashes`` those of
+        the row slices, ``check`` the hash of all before it.
+        """
+        return np.dtype(
+            [
+                ("step", "<u8"),
+                ("present", "<u8"),
+                ("record", "<u8"),
+                ("record_end", "<u8"),
+                ("hashes", "<u8", (len(self.streams), len(self.slices))),
+                ("check", "<u8"),
+            ]
+        )
+
+    def commit_record(self, step: int, record: int, end: int, rows: dict[str, npt.NDArray[np.generic]]) -> bytes:
+        """Bytes of the commit record for ``rows``, each of shape ``(d,)``; ``record`` and ``end`` as in commit."""
+        entry = np.zeros((), self.commit)
+        entry["step"] = step + 1
+        entry["record"] = record
+        entry["record_end"] = end
+        present = 0
+        for i, stream in enumerate(self.streams):
+            if stream in rows:
+                present |= 1 << i
+                entry["hashes"][i] = [digest(rows[stream][a:b]) for a, b in self.slices]
+        entry["present"] = present
+        body = entry.tobytes()[:-8]
+        return body + digest(body).to_bytes(8, "little")
+
+
+def commit_checks(commits: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
+    """For each commit record whether its own check holds, shape ``(n,)``."""
+    return np.array([digest(c.tobytes()[:-8]) == int(c["check"]) for c in commits], dtype=bool)
+
+
+def seal_record(rows: int, commits: int, records: int) -> bytes:
+    """Bytes of the seal: rows, the hash of the commit table and that of the sealed record file."""
+    entry = np.array((rows, commits, records, 0), SEAL).tobytes()[:-8]
+    return entry + digest(entry).to_bytes(8, "little")
+
+
+def record_schema(hyperparameters: tuple[str, ...]) -> pa.Schema:
+    """Arrow schema of the step records; units are in docs/format.md."""
+    return pa.schema(
+        [
+            pa.field("step", pa.int64(), nullable=False),
+            pa.field("time_ns", pa.int64(), nullable=False),
+            pa.field("loss", pa.float64()),
+            pa.field("loss_previous", pa.float64()),
+            pa.field("epoch", pa.int64()),
+            pa.field("batch", pa.int64()),
+            pa.field("random_scale", pa.float64()),
+            pa.field("clip_factor", pa.float64()),
+            pa.field("finite", pa.bool_(), nullable=False),
+            *(pa.field(f"hyper:{name}", pa.float64()) for name in hyperparameters),
+        ]
+    )

@@ -1,0 +1,259 @@
+"""Reading a run: lazily, verified, whether it was closed, was killed, or is still being recorded."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from tracer.errors import FormatError
+from tracer.store.chunk import Chunk, open_chunk, read_records
+from tracer.store.layout import OPEN, chunk_name, chunk_number, record_schema
+from tracer.store.manifest import Block, Manifest, read_manifest
+from tracer.store.run_writer import being_written
+
+Progress = Callable[[int, int], None]  # chunks done, chunks in all
+
+_sound: set[tuple[str, int, int, int, int]] = set()  # chunks verified in this process: path, inode, size, mtime, rows
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing wrong with a run: the file, where in it, what was found."""
+
+    path: Path
+    where: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.where}: {self.found}"
+
+
+class Trace:
+    """All acknowledged steps of a recorded run. Opening reads the manifest and the chunks' commit tables, no vectors.
+
+    Args:
+        path: directory of the run.
+
+    Raises:
+        FormatError: this is no run, or a part of it is missing or damaged; the message names the file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).absolute()
+        self.manifest: Manifest = read_manifest(self.path)
+        # the lock first: a run that ends while it is read is then called "recording", never "interrupted"
+        self._written = being_written(self.path)
+        self._schema = record_schema(self.manifest.hyperparameters)
+        self._files = _chunk_files(self.path)
+        ended = self.manifest.ended
+        if ended is not None and len(self._files) != ended.get("chunks"):
+            raise FormatError(
+                f"{self.path}: {len(self._files)} chunk files; its manifest promises {ended.get('chunks')}. "
+                "Bring the missing ones back from where the run was copied."
+            )
+
+    @property
+    def run_id(self) -> str:
+        """The run's name, also the name of its Dagster partition."""
+        return self.manifest.run_id
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The recorded parameter tensors, in the order of the vectors."""
+        return self.manifest.blocks
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in one vector, ``d``."""
+        return self.manifest.parameters
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Recorded streams, some of ``x``, ``g``, ``h``."""
+        return self.manifest.streams
+
+    @property
+    def status(self) -> str:
+        """``closed``, ``recording`` (a process holds the run) or ``interrupted`` (it died before it closed the run)."""
+        if self.manifest.ended is not None:
+            return "closed"
+        return "recording" if self._written else "interrupted"
+
+    @cached_property
+    def steps(self) -> npt.NDArray[np.int64]:
+        """Acknowledged steps, increasing, shape ``(T,)``."""
+        return np.concatenate([np.empty(0, np.int64), *(chunk.steps for chunk in self._chunks)])
+
+    @property
+    def step_count(self) -> int:
+        """Number of acknowledged steps, the closing row with the final point included."""
+        return len(self.steps)
+
+    @property
+    def first_step(self) -> int | None:
+        """First acknowledged step, None in an empty run."""
+        return int(self.steps[0]) if len(self.steps) else None
+
+    @property
+    def last_step(self) -> int | None:
+        """Last acknowledged step, None in an empty run."""
+        return int(self.steps[-1]) if len(self.steps) else None
+
+    @property
+    def torn(self) -> int:
+        """Steps that were being written when the process died; not acknowledged, not readable."""
+        return sum(chunk.torn for chunk in self._chunks)
+
+    @cached_property
+    def bytes(self) -> int:
+        """Size of the run's files in bytes."""
+        return sum(entry.stat().st_size for entry in os.scandir(self.path) if entry.is_file())
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the run's content, 32 hex digits: equal content gives an equal digest however it is cut up.
+
+        Made of the hashes in the commit records, so it costs no read of the vectors, and verifies none.
+        """
+        state = xxhash.xxh3_128()
+        m = self.manifest
+        state.update(repr((m.run_id, m.blocks, m.streams, m.dtype, m.loss_dtype, m.hyperparameters)).encode())
+        for chunk in self._chunks:
+            for name in ("step", "present", "record", "hashes"):
+                state.update(np.ascontiguousarray(chunk.commits[name]))
+        return state.hexdigest()
+
+    def chunks(self, verify: bool = True, progress: Progress | None = None) -> Iterator[Chunk]:
+        """The chunks in order of their steps; one is mapped at a time unless the caller keeps them.
+
+        Raises:
+            FormatError: a row's hash does not match; the message names file, step and stream.
+        """
+        for done, chunk in enumerate(self._chunks):
+            if verify:
+                for damage in self._damage(chunk):
+                    raise FormatError(f"{damage}. Restore this file from a copy; the other chunks are not affected.")
+            if progress:
+                progress(done, len(self._chunks))
+            yield chunk
+        if progress:
+            progress(len(self._chunks), len(self._chunks))
+
+    def records(self) -> pa.Table:
+        """One row per acknowledged step.
+
+        Columns: step, time_ns (wall clock), loss, loss_previous (at x_{t-1} on z_t), epoch, batch, random_scale,
+        clip_factor, finite, has_x, has_g, has_h, and the optimizer's hyperparameters as float64, both per group
+        (``group0.lr``) and, where all groups agree at that step, once (``lr``; null where they differ).
+
+        Raises:
+            FormatError: a record file is missing or damaged.
+        """
+        tables = [read_records(self._record_path(c), c, self._schema) for c in self._chunks]
+        table = pa.concat_tables([self._schema.empty_table(), *tables])
+        for stream in ("x", "g", "h"):
+            parts = [np.empty(0, bool)]
+            parts += [c.has.get(stream, np.zeros(len(c.steps), bool)) for c in self._chunks]
+            table = table.append_column(f"has_{stream}", pa.array(np.concatenate(parts)))
+        return _spread_hyperparameters(table)
+
+    @cached_property
+    def _chunks(self) -> list[Chunk]:
+        chunks = [open_chunk(path, self.manifest.layout, self.run_id, sealed) for path, sealed in self._files]
+        for before, after in zip(chunks, chunks[1:], strict=False):
+            if len(before.steps) and len(after.steps) and before.steps[-1] >= after.steps[0]:
+                raise FormatError(f"{after.path}: its steps do not follow those of {before.path.name}.")
+        return chunks
+
+    def _record_path(self, chunk: Chunk) -> Path:
+        number = self._files.index((chunk.path, chunk.sealed))
+        return self.path / (chunk_name(number, "arrow") + ("" if chunk.sealed else OPEN))
+
+    def _damage(self, chunk: Chunk) -> Iterator[Damage]:
+        stat = chunk.path.stat()
+        key = (str(chunk.path), stat.st_ino, stat.st_size, stat.st_mtime_ns, len(chunk.steps))
+        if key in _sound:
+            return
+        sound = True
+        for step, stream in chunk.damage(self.manifest.layout):
+            sound = False
+            yield Damage(chunk.path, f"step {step}, stream '{stream}'", "the hash does not match the data")
+        if sound:
+            _sound.add(key)
+
+
+def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> list[Damage]:
+    """Read every byte of a run that a value depends on, and list what is wrong; an empty list means sound."""
+    directory = Path(path).absolute()
+    try:
+        trace = Trace(directory)
+    except FormatError as error:
+        return [Damage(directory, "run", str(error))]
+    layout, run_id = trace.manifest.layout, trace.run_id
+    damage: list[Damage] = []
+    for done, (file, sealed) in enumerate(trace._files):
+        try:
+            chunk = open_chunk(file, layout, run_id, sealed)
+            damage += [
+                Damage(file, f"step {step}, stream '{stream}'", "the hash does not match the data")
+                for step, stream in chunk.damage(layout)
+            ]
+            if chunk.torn and trace.status != "recording":
+                damage.append(Damage(file, "last commit record", "incomplete; its step is not counted"))
+            read_records(trace._record_path(chunk), chunk, trace._schema)
+        except FormatError as error:
+            damage.append(Damage(file, "file", str(error)))
+        if progress:
+            progress(done + 1, len(trace._files))
+    if not damage:
+        try:
+            trace.records()
+        except FormatError as error:
+            damage.append(Damage(directory, "run", str(error)))
+    return damage
+
+
+def runs(root: str | os.PathLike[str]) -> list[Path]:
+    """Directories under ``root`` that hold a manifest, sorted by name; an absent root holds none."""
+    try:
+        entries = sorted(Path(root).iterdir())
+    except FileNotFoundError:
+        return []
+    return [entry for entry in entries if (entry / "manifest.json").is_file()]
+
+
+def _chunk_files(directory: Path) -> list[tuple[Path, bool]]:
+    """Chunk files in order with whether each is sealed; a sealed file stands before its open twin."""
+    found: dict[int, tuple[Path, bool]] = {}
+    for name in os.listdir(directory):
+        parsed = chunk_number(name)
+        if parsed is None or parsed[1] != "h5":
+            continue
+        number, _, sealed = parsed
+        if sealed or number not in found:
+            found[number] = (directory / name, sealed)
+    missing = sorted(set(range(len(found))) - set(found))
+    if missing:
+        raise FormatError(f"{directory / chunk_name(missing[0])}: missing, though later chunks are there.")
+    return [found[number] for number in range(len(found))]
+
+
+def _spread_hyperparameters(table: pa.Table) -> pa.Table:
+    per_group = [name for name in table.column_names if name.startswith("hyper:")]
+    shared: dict[str, list[str]] = {}
+    for name in per_group:
+        shared.setdefault(name.split(".", 1)[1], []).append(name)
+    for name, columns in shared.items():
+        agreed = table[columns[0]]
+        for other in columns[1:]:
+            agreed = pc.if_else(pc.equal(agreed, table[other]), agreed, None)
+        if name not in table.column_names:
+            table = table.append_column(name, agreed)
+    return table.rename_columns([name.removeprefix("hyper:") for name in table.column_names])

@@ -1,0 +1,93 @@
+"""Train a built-in workload with the tracer switched on, the way anybody would with their own."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tracer.errors import UsageError
+from tracer.recorder import Tracer
+from tracer.store.home import resolve_run
+from tracer.workloads.catalogue import workload
+
+ONE_THREAD_BELOW = 100_000  # parameters; threads cost more than they give on small tensors
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "sgdm": partial(torch.optim.SGD, momentum=0.9),
+    "adamw": torch.optim.AdamW,
+}
+
+Progress = Callable[[int, int, float], None]
+
+
+def train(
+    name: str,
+    run: str | Path,
+    *,
+    optimizer: str = "sgdm",
+    steps: int | None = None,
+    lr: float | None = None,
+    seed: int = 0,
+    probes: Sequence[str] = ("look_back",),
+    progress: Progress | None = None,
+) -> Path:
+    """Train a built-in workload from ``seed`` and record it.
+
+    Args:
+        name: the workload, one of :func:`tracer.workloads.workloads`.
+        run: id of the run, recorded under the home directory; or a path.
+        optimizer: ``"sgd"``, ``"sgdm"`` (momentum 0.9) or ``"adamw"``.
+        steps: optimizer updates; the workload's default where None.
+        lr: learning rate; the workload's default for the optimizer where None.
+        probes: what is measured besides the step itself, as in :class:`tracer.Tracer`.
+        progress: called after each step with steps done, steps in all and the step's loss.
+
+    Returns:
+        The directory of the recorded run.
+
+    Raises:
+        UsageError: unknown workload or optimizer, steps below 1, or a package with data is missing.
+    """
+    problem = workload(name)
+    if optimizer not in OPTIMIZERS:
+        raise UsageError(f"optimizer {optimizer!r} is not known here. Choose one of: {', '.join(OPTIMIZERS)}.")
+    rate = problem.learning_rates[optimizer] if lr is None else lr
+    total = problem.steps if steps is None else steps
+    if total < 1:
+        raise UsageError(f"steps={total}: expected at least 1 optimizer update.")
+    model = problem.build_model(seed)
+    batches = islice(problem.batches(seed), total)
+    config = {"workload": name, "optimizer": optimizer, "lr": rate, "steps": total, "seed": seed}
+    config |= {"batch_size": problem.batch_size}
+
+    with quiet_machine(model, seed):
+        optim = OPTIMIZERS[optimizer](model.parameters(), lr=rate)
+        with Tracer(run, model, optim, probes=list(probes), config=config) as tracer:
+            for done, (epoch, batch_id, batch) in enumerate(batches, start=1):
+                optim.zero_grad()
+                loss = tracer.loss(lambda batch=batch: problem.loss(model, batch), epoch=epoch, batch=batch_id)
+                loss.backward()
+                optim.step()
+                if progress is not None:
+                    progress(done, total, loss.item())
+    return resolve_run(run)
+
+
+@contextmanager
+def quiet_machine(model: nn.Module, seed: int) -> Iterator[None]:
+    """Seed torch and use one thread for small models; afterwards both are as they were."""
+    threads = torch.get_num_threads()
+    small = sum(parameter.numel() for parameter in model.parameters()) < ONE_THREAD_BELOW
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            if small:
+                torch.set_num_threads(1)
+            yield
+        finally:
+            torch.set_num_threads(threads)
