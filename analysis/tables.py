@@ -16,6 +16,11 @@ MODEL = "model"  # the block that stands for all parameters together
 PAIRINGS = ("previous", "next", "reference", "unpaired")
 
 
+def block_names(manifest: Manifest) -> tuple[str, ...]:
+    """Names of the parameter tensors; one that is itself called ``model`` gets a suffix, for that name is taken."""
+    return tuple(f"{b.name} (parameter)" if b.name == MODEL else b.name for b in manifest.blocks)
+
+
 @dataclass(frozen=True)
 class Facts:
     """What analysis must know of a run besides its numbers.
@@ -44,7 +49,7 @@ class Facts:
             loss_dtype=manifest.loss_dtype,
             optimizer_class=str(manifest.optimizer.get("class", "")),
             has_look_back="h" in manifest.streams,
-            blocks=tuple(block.name for block in manifest.blocks),
+            blocks=block_names(manifest),
         )
 
 

@@ -40,7 +40,11 @@ def undisturbed(model: torch.nn.Module, devices: Sequence[torch.device]) -> Iter
 
 
 def ask(
-    closure: Closure, parameters: Sequence[torch.Tensor], point: Sequence[torch.Tensor], model: torch.nn.Module
+    closure: Closure,
+    parameters: Sequence[torch.Tensor],
+    point: Sequence[torch.Tensor],
+    model: torch.nn.Module,
+    scale: float = 1.0,
 ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
     """Loss and gradient of ``closure`` with the parameters at ``point``; afterwards all is as it was.
 
@@ -49,6 +53,7 @@ def ask(
 
     Args:
         parameters, point: tensors of equal shapes, in the same order.
+        scale: multiplies the loss during the backward pass and is divided out of the gradient (mixed precision).
 
     Returns:
         the loss, a scalar tensor, and one gradient per parameter (None where the loss does not depend on it).
@@ -62,8 +67,12 @@ def ask(
             with torch.enable_grad():
                 loss = closure()
                 wanted = [p for p in parameters if p.requires_grad]
-                found = iter(torch.autograd.grad(loss, wanted, allow_unused=True))
-            return loss.detach(), [next(found) if p.requires_grad else None for p in parameters]
+                scaled = loss if scale == 1.0 else loss * scale
+                found = iter(torch.autograd.grad(scaled, wanted, allow_unused=True))
+            gradients = [next(found) if p.requires_grad else None for p in parameters]
+            if scale != 1.0:
+                gradients = [None if g is None else g.to(torch.float32) / scale for g in gradients]
+            return loss.detach(), gradients
         finally:
             torch._foreach_copy_(values, here)
 
@@ -73,8 +82,15 @@ def dense(gradient: torch.Tensor) -> torch.Tensor:
     return gradient.to_dense() if gradient.layout is not torch.strided else gradient
 
 
-def fill(views: Sequence[torch.Tensor], tensors: Sequence[Any], scale: torch.Tensor | None = None) -> None:
-    """Copy ``tensors`` into ``views`` (None is zero), then multiply by ``scale``."""
+def fill(
+    views: Sequence[torch.Tensor], tensors: Sequence[Any], scale: torch.Tensor | None = None, add: bool = False
+) -> None:
+    """Copy ``tensors`` (None is zero), times ``scale``, into ``views``; or add them to what is there."""
+    if add:
+        for view, t in zip(views, tensors, strict=True):
+            if t is not None:
+                view.add_(dense(t) if scale is None else dense(t) * scale)
+        return
     pairs = [(view, dense(t)) for view, t in zip(views, tensors, strict=True) if t is not None]
     if len(pairs) < len(views):
         torch._foreach_zero_([v for v, t in zip(views, tensors, strict=True) if t is None])

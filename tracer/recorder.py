@@ -100,6 +100,7 @@ class Tracer:
         self._previous = self._subject.views(flat) if look_back else []
         self._has_previous = False
         self._h = self._subject.views(torch.zeros_like(flat)) if look_back else []
+        self._scale: float | None = None
         self._losses: list[torch.Tensor] = []  # this step's, each already times the weight backward() gave it
         self._previous_losses: list[torch.Tensor] = []
         self._asked = 0  # losses given out in this step, and those of them that backward() has seen
@@ -132,25 +133,32 @@ class Tracer:
             RecordingError: recording has stopped; the message says why.
         """
         self._check_open()
+        scale = None if self._scaler is None else float(self._scaler.get_scale())
+        if self._asked and scale is not None and self._scale is not None and scale < self._scale:
+            self._record_skipped_step()  # GradScaler lowers its scale when it skips a step, and only then
+        self._scale = scale
         given = {"epoch": epoch, "batch": batch, "random_scale": random_scale}
         self._record.update({k: v for k, v in given.items() if v is not None})
         probe = None
         if self._has_previous:
-            probe = ask(closure, self._subject.parameters, self._previous, self._subject.model)
+            probe = ask(closure, self._subject.parameters, self._previous, self._subject.model, scale or 1.0)
         loss = closure()
         if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
-            found = f"shape {tuple(loss.shape)}, requires_grad={loss.requires_grad}" if isinstance(
-                loss, torch.Tensor) else type(loss).__name__
+            found = (
+                f"shape {tuple(loss.shape)}, requires_grad={loss.requires_grad}"
+                if isinstance(loss, torch.Tensor)
+                else type(loss).__name__
+            )
             raise UsageError(
-                f"tracer.loss: the closure must return a scalar tensor that backward() can differentiate; found {found}. "
-                "Return the training loss itself, neither detached nor computed under torch.no_grad()."
+                f"tracer.loss: the closure must return a scalar tensor that backward() can differentiate; "
+                f"found {found}. Return the training loss itself, neither detached nor computed under torch.no_grad()."
             )
         if self._writer.manifest.loss_dtype is None and self.step == 0 and not self._asked:
             dtype = str(loss.dtype).removeprefix("torch.")
             self._ring.call(lambda: self._writer.update(loss_dtype=dtype))
         value = loss.detach()
         self._asked += 1
-        loss.register_hook(lambda weight: self._weigh(weight, value, probe))
+        loss.register_hook(lambda weight: self._weigh(weight, value, probe))  # type: ignore[no-untyped-call]
         return loss
 
     def clip_grad_norm_(self, max_norm: float, norm_type: float = 2.0) -> torch.Tensor:
@@ -163,6 +171,11 @@ class Tracer:
         norm = torch.nn.utils.clip_grad_norm_(self._subject.parameters, max_norm, norm_type)
         self._record["clip_factor"] = min(1.0, max_norm / (float(norm) + 1e-6))  # torch's own formula
         return norm
+
+    @property
+    def acknowledged(self) -> int | None:
+        """The last step that is in the files and survives the death of this process; None before the first."""
+        return self._writer.last_step
 
     def flush(self) -> None:
         """Wait until every step so far is on the disk itself, safe from a power loss."""
@@ -193,24 +206,21 @@ class Tracer:
         self._check_open()
         if any(callable(a) for a in (*args[1:], *kwargs.values())):
             raise UsageError(
-                f"{type(optimizer).__name__}.step(closure): a closure evaluates several points in one step, so there is "
-                "no single gradient to record. Use an optimizer that is called without a closure (LBFGS is not)."
+                f"{type(optimizer).__name__}.step(closure): a closure evaluates several points in one step, so "
+                "there is no single gradient to record. Use an optimizer whose step() takes none."
             )
         if self._weighed != self._asked or ("look_back" in self.probes and not self._asked):
             raise UsageError(
-                f"step {self.step}: tracer.loss() was called {self._asked} times and backward() reached {self._weighed} "
-                "of its losses before optimizer.step(). Call loss = tracer.loss(lambda: ...); loss.backward() in each step."
+                f"step {self.step}: tracer.loss() was called {self._asked} times and backward() reached "
+                f"{self._weighed} of its losses before optimizer.step(). "
+                "In each step, call loss = tracer.loss(lambda: ...) and loss.backward()."
             )
         slot = self._capture_gradient()
-        scale = None if self._scaler is None else 1.0 / float(self._scaler.get_scale())
         fill(self._subject.views(slot.flat["x"]), [p.data for p in self._subject.parameters])
         slot.filled.add("x")
-        if self._losses:
-            self._put(slot, 0, "loss", self._losses, scale)
+        self._put_losses(slot)
         if self._previous_losses:
-            self._put(slot, 1, "loss_previous", self._previous_losses, scale)
-            views = self._subject.views(slot.flat["h"])
-            fill(views, self._h, None if scale is None else torch.tensor(scale))
+            fill(self._subject.views(slot.flat["h"]), self._h)
             slot.filled.add("h")
         if self._previous:
             fill(self._previous, [p.data for p in self._subject.parameters])
@@ -250,24 +260,35 @@ class Tracer:
         self, weight: torch.Tensor, loss: torch.Tensor, probe: tuple[torch.Tensor, list[torch.Tensor | None]] | None
     ) -> None:
         """backward() has begun: ``weight`` is what it multiplies this loss by (1, one n-th, the loss scale)."""
-        weight = weight.detach()
+        weight = weight.detach() if self._scale is None else weight.detach() / self._scale
         self._weighed += 1
         self._losses.append(loss.double() * weight.double())
         if probe is None:
             return
         value, gradient = probe
-        if self._previous_losses:  # a further micro-batch
-            for view, g in zip(self._h, gradient, strict=True):
-                if g is not None:
-                    view.add_(g.to_dense() if g.is_sparse else g * weight)
-        else:
-            fill(self._h, gradient, weight.to(self._subject.dtype))
+        add = bool(self._previous_losses)  # a further micro-batch
+        fill(self._h, gradient, weight.to(self._subject.dtype), add)
         self._previous_losses.append(value.double() * weight.double())
 
-    def _put(self, slot: Slot, place: int, name: str, values: list[torch.Tensor], scale: float | None) -> None:
-        total = values[0] if len(values) == 1 else torch.stack(values).sum()
-        slot.scalars[place].copy_(total.reshape(()) if scale is None else total.reshape(()) * scale)
-        slot.record[name] = None  # its value is in slot.scalars
+    def _put_losses(self, slot: Slot) -> None:
+        for place, (name, values) in enumerate((("loss", self._losses), ("loss_previous", self._previous_losses))):
+            if values:
+                total = values[0] if len(values) == 1 else torch.stack(values).sum()
+                slot.scalars[place].copy_(total.reshape(()))
+                slot.record[name] = None  # its value is in slot.scalars
+
+    def _record_skipped_step(self) -> None:
+        """The scaler found an infinite gradient and left out the update: keep point and loss, and no gradient."""
+        slot, self._slot = self._slot or self._ring.take(), None
+        fill(self._subject.views(slot.flat["x"]), [p.data for p in self._subject.parameters])
+        slot.filled = {"x"}
+        self._put_losses(slot)
+        slot.record.update(self._record, time_ns=time.time_ns(), skipped=True)
+        slot.step = self.step
+        self._ring.submit(slot)
+        self._forget_step()
+        self._has_previous = False  # x_{t-1} of the next step is this point, but no gradient belongs to it
+        self.step += 1
 
     def _forget_step(self) -> None:
         self._losses, self._previous_losses, self._record = [], [], {}

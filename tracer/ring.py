@@ -119,6 +119,7 @@ class Ring:
         values = dict(zip(self._scalars, slot.scalars.tolist(), strict=True))
         given = {name: value for name, value in values.items() if name in slot.record}
         finite = all(_finite(row) for row in rows.values()) and all(np.isfinite(v) for v in given.values())
+        finite = finite and not slot.record.get("skipped", False)
         self._writer.append(slot.step, {**slot.record, **given, "finite": finite}, rows)
 
 

@@ -38,7 +38,7 @@ class Subject:
         """Find them.
 
         Raises:
-            UsageError: not a module or optimizer, a trained tensor that is not in the model, or a dtype that cannot be stored.
+            UsageError: not a module or optimizer, a trained tensor outside the model, or a dtype not stored.
         """
         if not isinstance(model, torch.nn.Module) or not isinstance(optimizer, torch.optim.Optimizer):
             raise UsageError(

@@ -1,20 +1,21 @@
 """Reading one chunk: checked before it is believed, mapped rather than copied."""
 
+import math
 import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from tracer.errors import FormatError
-from tracer.store.layout import MAX_ROWS, SEAL, VERSION, Layout, commit_checks, digest, seal_record
-from tracer.store.skeleton import Places, find_places
+from tracer.store.header import Header
+from tracer.store.layout import SEAL, Layout, commit_checks, digest, seal_record
 
 Array = npt.NDArray[Any]
 
@@ -69,14 +70,19 @@ def open_chunk(path: Path, layout: Layout, run_id: str, sealed: bool) -> Chunk:
     Raises:
         FormatError: the file is no chunk of this run, or its commit table or seal is damaged.
     """
-    places, rows = _inspect(path, layout, run_id)
-    with open(path, "rb") as file:
-        buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    table = _view(path, buffer, layout.commit, (rows,), places.commits)
-    seal = _view(path, buffer, SEAL, (1,), places.seal)[0]
-    streams = {
-        s: _view(path, buffer, np.dtype(layout.dtype), (rows, layout.parameters), at) for s, at in places.streams.items()
-    }
+    try:
+        with open(path, "rb") as file:
+            header = Header.read(file.fileno())
+            if (header.run_id, header.layout) != (run_id, layout):
+                raise ValueError(f"belongs to run {header.run_id!r}, or its streams are not those of the manifest")
+            buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError, RecursionError) as error:
+        raise FormatError(f"{path}: {error}. Restore this file from a copy.") from None
+    rows = header.rows
+    table = _view(buffer, layout.commit, (rows,), header.commit)
+    seal = _view(buffer, SEAL, (1,), header.seal)[0]
+    shape = (rows, layout.parameters)
+    streams = {s: _view(buffer, np.dtype(layout.dtype), shape, at) for s, at in header.streams.items()}
     count, torn = _count(path, table, seal, sealed)
     commits = table[:count]
     steps = commits["step"].astype(np.int64) - 1
@@ -105,12 +111,14 @@ def read_records(path: Path, chunk: Chunk, schema: pa.Schema) -> pa.Table:
     try:
         if chunk.sealed:
             if digest(raw) != chunk.records_hash:
-                raise FormatError(f"{path}: its hash does not match the seal of {chunk.path.name}; the file is damaged.")
+                raise FormatError(
+                    f"{path}: its hash does not match the seal of {chunk.path.name}; the file is damaged."
+                )
             table = pa.ipc.open_file(raw).read_all()
         else:
             head = len(schema.serialize())
             ends = [head, *chunk.commits["record_end"].tolist()]
-            messages = [raw[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+            messages = [raw[a:b] for a, b in pairwise(ends)]
             for message, commit in zip(messages, chunk.commits, strict=True):
                 if digest(message) != int(commit["record"]):
                     raise FormatError(f"{path}: the record of step {int(commit['step']) - 1} is damaged.")
@@ -133,62 +141,8 @@ def _read(path: Path) -> pa.Buffer:
         raise FormatError(f"{path}: {os.strerror(error.errno or 0)}; the chunk's step records are missing.") from None
 
 
-def _inspect(path: Path, layout: Layout, run_id: str) -> tuple[Places, int]:
-    """Offsets and rows, after checking that HDF5 sees exactly what :func:`skeleton.build` makes."""
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            if int(file.attrs["lemmata_format"]) != VERSION:
-                raise FormatError(f"{path}: format {file.attrs['lemmata_format']!r:.40}; expected {VERSION}.")
-            if file.attrs["run_id"] != run_id:
-                raise FormatError(f"{path}: belongs to run {file.attrs['run_id']!r:.80}, not to {run_id!r}.")
-            rows = int(_plain(file, "commit", path).shape[0])
-            if not 0 < rows <= MAX_ROWS:
-                raise FormatError(f"{path}: {rows} rows; expected 1 to {MAX_ROWS}.")
-            _expect(file, "commit", path, layout.commit, (rows,), None)
-            _expect(file, "seal", path, SEAL, (1,), None)
-            for stream in layout.streams:
-                _expect(file, stream, path, np.dtype(layout.dtype), (rows, layout.parameters), (1, layout.parameters))
-            places = find_places(file, layout)
-            last = {s: int(file[s].id.get_chunk_info_by_coord((rows - 1, 0)).byte_offset) for s in layout.streams}
-    except FormatError:
-        raise
-    except Exception as error:  # h5py raises whatever the damage happens to trigger
-        raise FormatError(f"{path}: not readable as a chunk file ({type(error).__name__}: {error!s:.200}).") from None
-    for stream, offset in last.items():
-        if offset - places.streams[stream] != (rows - 1) * layout.row_bytes:
-            raise FormatError(f"{path}: the rows of '{stream}' do not lie back to back.")
-    return places, rows
-
-
-def _plain(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        raise FormatError(f"{path}: field '{name}' is missing or a link to elsewhere.")
-    dataset = file[name]
-    if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
-        raise FormatError(f"{path}: field '{name}' is not a plain dataset of this file.")
-    return dataset
-
-
-def _expect(
-    file: h5py.File, name: str, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], chunks: tuple[int, ...] | None
-) -> None:
-    dataset = _plain(file, name, path)
-    filters = dataset.id.get_create_plist().get_nfilters()
-    found = (dataset.dtype, dataset.shape, dataset.chunks, filters)
-    if found != (dtype, shape, chunks, 0):
-        raise FormatError(
-            f"{path}: field '{name}' is {dataset.dtype!s:.60} {dataset.shape} in pieces of {dataset.chunks} with "
-            f"{filters} filters; expected {dtype!s:.60} {shape} in pieces of {chunks} with none."
-        )
-
-
-def _view(path: Path, buffer: mmap.mmap, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int) -> Array:
-    count = 1
-    for extent in shape:
-        count *= extent
-    if offset < 0 or offset + count * dtype.itemsize > len(buffer):
-        raise FormatError(f"{path}: ends before its rows do; the file is truncated.")
-    return np.frombuffer(buffer, dtype, count, offset).reshape(shape)
+def _view(buffer: mmap.mmap, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int) -> Array:
+    return np.frombuffer(buffer, dtype, math.prod(shape), offset).reshape(shape)
 
 
 def _count(path: Path, table: Array, seal: Any, sealed: bool) -> tuple[int, int]:

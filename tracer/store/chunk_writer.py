@@ -50,12 +50,12 @@ class ChunkWriter:
     def write(self, step: int, record: pa.RecordBatch, rows: Rows) -> None:
         """Append one step: ``rows`` maps stream names to vectors of shape ``(d,)``, ``record`` has one row."""
         for stream, row in rows.items():
-            pwrite(self._file, row, self.skeleton.places.streams[stream] + self.rows * self.layout.row_bytes)
+            pwrite(self._file, row, self.skeleton.header.streams[stream] + self.rows * self.layout.row_bytes)
         message = record.serialize()
         pwrite(self._record_file, message, self._end)
         end = self._end + len(message)
         commit = self.layout.commit_record(step, digest(message), end, rows)
-        pwrite(self._file, commit, self.skeleton.places.commits + self.rows * len(commit))
+        pwrite(self._file, commit, self.skeleton.header.commit + self.rows * len(commit))
         self._commits += commit
         self._batches.append(record)
         self._end = end
@@ -76,7 +76,7 @@ class ChunkWriter:
         seal = seal_record(self.rows, digest(self._commits), digest(records))
         path = self.directory / chunk_name(self.number, "h5")
         if smaller is None:
-            pwrite(self._file, seal, self.skeleton.places.seal)
+            pwrite(self._file, seal, self.skeleton.header.seal)
             sync(self._file)
             os.replace(self._vectors, path)
         else:
@@ -108,10 +108,10 @@ class ChunkWriter:
         target = _create(aside, smaller)
         try:
             for stream in self.layout.streams:
-                source = self.skeleton.places.streams[stream]
-                _copy(self._file, target, source, smaller.places.streams[stream], self.rows * self.layout.row_bytes)
-            pwrite(target, self._commits, smaller.places.commits)
-            pwrite(target, seal, smaller.places.seal)
+                source = self.skeleton.header.streams[stream]
+                _copy(self._file, target, source, smaller.header.streams[stream], self.rows * self.layout.row_bytes)
+            pwrite(target, self._commits, smaller.header.commit)
+            pwrite(target, seal, smaller.header.seal)
             sync(target)
         finally:
             os.close(target)
@@ -121,7 +121,7 @@ class ChunkWriter:
 def _create(path: Path, skeleton: Skeleton) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        reserve(descriptor, skeleton.size)
+        reserve(descriptor, skeleton.header.size)
         for offset, piece in skeleton.pieces:
             pwrite(descriptor, piece, offset)
     except BaseException:

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +18,14 @@ STREAMS = ("x", "g", "h")  # point x_t, gradient g_t at x_t, look-back gradient 
 DTYPES = ("float32", "float64")
 SLICE_BYTES = 16 << 20  # a row is hashed in slices of this size
 MAX_ROW_BYTES = (4 << 30) - 1  # HDF5's limit for one chunk
+MAX_PARAMETERS = MAX_ROW_BYTES // 4
 MAX_ROWS = 1 << 16  # rows of one chunk file
 
 SEAL = np.dtype([("rows", "<u8"), ("commits", "<u8"), ("records", "<u8"), ("check", "<u8")])
 
 _CHUNK_NAME = re.compile(r"chunk-(\d{6})\.(h5|arrow)(\.tmp)?")
 
-Bytes = bytes | bytearray | memoryview | npt.NDArray[np.generic]
+Bytes = Any  # anything with the buffer protocol; Python 3.11 has no name for that
 
 
 def digest(data: Bytes) -> int:
@@ -131,6 +133,7 @@ def record_schema(hyperparameters: tuple[str, ...]) -> pa.Schema:
             pa.field("random_scale", pa.float64()),
             pa.field("clip_factor", pa.float64()),
             pa.field("finite", pa.bool_(), nullable=False),
+            pa.field("skipped", pa.bool_()),
             *(pa.field(f"hyper:{name}", pa.float64()) for name in hyperparameters),
         ]
     )

@@ -10,10 +10,9 @@ from typing import Any
 from tracer.errors import FormatError, UsageError
 from tracer.store.files import write_aside
 from tracer.store.home import RUN_ID
-from tracer.store.layout import DTYPES, MANIFEST, MAX_ROW_BYTES, STREAMS, VERSION, Layout, digest
+from tracer.store.layout import DTYPES, MANIFEST, MAX_PARAMETERS, STREAMS, VERSION, Layout, digest
 
 MAX_BYTES = 64 << 20
-MAX_PARAMETERS = MAX_ROW_BYTES // 4
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,9 @@ def read_manifest(directory: Path) -> Manifest:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise FormatError(f"{path}: {reason}. {directory} is not a recorded run, or its manifest was removed.") from None
+        raise FormatError(
+            f"{path}: {reason}. {directory} is not a recorded run, or its manifest was removed."
+        ) from None
     if len(raw) > MAX_BYTES:
         raise FormatError(f"{path}: larger than {MAX_BYTES} bytes; this is no manifest of a recorded run.")
     try:

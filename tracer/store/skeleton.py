@@ -1,44 +1,40 @@
 """The empty HDF5 file of a chunk, built in memory: HDF5 itself never touches the disk while recording.
 
 Plain HDF5 on a full disk crashes the process, and a file it holds open at a kill does not open again. So the library
-writes its metadata into a :class:`_Sparse` file, which cannot fail; the writer puts those pieces on a file whose space is
-already reserved, and from then on only calls ``pwrite``.
+writes its metadata into a :class:`_Sparse` file, which cannot fail; the writer puts those pieces on a file whose space
+is already reserved, and from then on only calls ``pwrite``.
 """
 
 import io
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import h5py
 import numpy as np
 
-from tracer.store.layout import SEAL, VERSION, Layout
-
-
-@dataclass(frozen=True)
-class Places:
-    """Byte offsets in a chunk file: the first row of each stream, the commit table, the seal."""
-
-    streams: dict[str, int]
-    commits: int
-    seal: int
+from tracer.store.header import PAGE, Header
+from tracer.store.layout import SEAL, VERSION, Layout, digest
 
 
 @dataclass(frozen=True)
 class Skeleton:
-    """An empty chunk file: the pieces HDF5 wrote, as ``(offset, bytes)``, and where our own bytes go."""
+    """An empty chunk file: its first page and the pieces HDF5 wrote, as ``(offset, bytes)``."""
 
-    rows: int
+    header: Header
     pieces: tuple[tuple[int, bytes], ...]
-    places: Places
-    size: int
+
+    @property
+    def rows(self) -> int:
+        """Steps the file has room for."""
+        return self.header.rows
 
 
 class _Sparse(io.RawIOBase):
     """A file in memory that keeps only what was written; holes read as zeros."""
 
     def __init__(self) -> None:
-        self.pieces: list[tuple[int, bytes]] = []
+        self.writes: list[tuple[int, bytes]] = []
         self.length = 0
         self._at = 0
 
@@ -65,39 +61,74 @@ class _Sparse(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         piece = bytes(data)
-        self.pieces.append((self._at, piece))
+        self.writes.append((self._at, piece))
         self._at += len(piece)
         self.length = max(self.length, self._at)
         return len(piece)
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        start, stop = self._at, self._at + len(view)
-        view[:] = bytes(len(view))
-        for offset, piece in self.pieces:  # in the order of writing, so the last one stands
+        view[:] = self.image(self._at, self._at + len(view))
+        self._at += len(view)
+        return len(view)
+
+    def image(self, start: int, stop: int) -> bytes:
+        """The bytes between two places, the last write standing."""
+        found = bytearray(stop - start)
+        for offset, piece in self.writes:
             a, b = max(start, offset), min(stop, offset + len(piece))
             if a < b:
-                view[a - start : b - start] = piece[a - offset : b - offset]
-        self._at = stop
-        return len(view)
+                found[a - start : b - start] = piece[a - offset : b - offset]
+        return bytes(found)
+
+    def pieces(self) -> list[tuple[int, bytes]]:
+        """What was written, as disjoint pieces in order."""
+        merged: list[list[int]] = []
+        for start, stop in sorted((offset, offset + len(piece)) for offset, piece in self.writes if piece):
+            if merged and start <= merged[-1][1]:
+                merged[-1][1] = max(merged[-1][1], stop)
+            else:
+                merged.append([start, stop])
+        return [(start, self.image(start, stop)) for start, stop in merged]
 
 
 def build(layout: Layout, rows: int, run_id: str, attempt: int) -> Skeleton:
     """The empty file for ``rows`` steps of ``layout``; takes a few milliseconds and no disk.
 
     Chunks of one row, fixed extent, no filter and early allocation make HDF5 keep no index: rows lie back to back and
-    one offset per stream says where. Anything that opens HDF5 reads the result.
+    one offset per stream says where. Anything that opens HDF5 reads the result. Every stream begins on a page.
     """
     sparse = _Sparse()
-    # every stream begins on a page: aligned for the kernel, and for whoever maps the file
-    with h5py.File(sparse, "w", libver="latest", alignment_threshold=512, alignment_interval=4096) as file:
+    with _new_file(sparse) as file:
         file.attrs.update({"lemmata_format": VERSION, "run_id": run_id, "attempt": attempt})
         for stream in layout.streams:
             _dataset(file, stream, (rows, layout.parameters), np.dtype(layout.dtype), chunk=(1, layout.parameters))
         _dataset(file, "commit", (rows,), layout.commit)
         _dataset(file, "seal", (1,), SEAL)
-        places = find_places(file, layout)
-    return Skeleton(rows, tuple(sparse.pieces), places, sparse.length)
+        shift = _shift()
+        streams = {s: file[s].id.get_chunk_info_by_coord((0, 0)).byte_offset + shift for s in layout.streams}
+        commit, seal = (file[name].id.get_offset() + shift for name in ("commit", "seal"))
+    pieces = [(offset, piece) for offset, piece in sparse.pieces() if offset >= PAGE]
+    header = Header(
+        run_id=run_id,
+        attempt=attempt,
+        rows=rows,
+        parameters=layout.parameters,
+        dtype=layout.dtype,
+        streams=streams,
+        commit=commit,
+        seal=seal,
+        size=sparse.length,
+        metadata=tuple((offset, len(piece)) for offset, piece in pieces),
+        metadata_xxh3=f"{digest(b''.join(piece for _, piece in pieces)):016x}",
+    )
+    return Skeleton(header, ((0, header.page()), *pieces))
+
+
+def _new_file(sparse: _Sparse) -> h5py.File:
+    return h5py.File(
+        sparse, "w", libver="latest", userblock_size=PAGE, alignment_threshold=512, alignment_interval=PAGE
+    )
 
 
 def _dataset(
@@ -114,7 +145,12 @@ def _dataset(
     ).close()
 
 
-def find_places(file: h5py.File, layout: Layout) -> Places:
-    """Offsets in an open chunk file whose names, shapes, types and layouts are as :func:`build` makes them."""
-    streams = {s: int(file[s].id.get_chunk_info_by_coord((0, 0)).byte_offset) for s in layout.streams}
-    return Places(streams, int(file["commit"].id.get_offset()), int(file["seal"].id.get_offset()))
+@cache
+def _shift() -> int:
+    """What this HDF5 leaves out of the offsets it reports: nothing, or the user's page. Releases differ; so ask."""
+    sparse, mark = _Sparse(), bytes(range(200, 232))
+    with _new_file(sparse) as file:
+        _dataset(file, "mark", (32,), np.dtype("u1"))
+        file["mark"][...] = np.frombuffer(mark, np.uint8)
+        reported = int(file["mark"].id.get_offset())
+    return sparse.image(0, sparse.length).index(mark) - reported

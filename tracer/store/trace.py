@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -120,14 +121,17 @@ class Trace:
     def digest(self) -> str:
         """Hash of the run's content, 32 hex digits: equal content gives an equal digest however it is cut up.
 
-        Made of the hashes in the commit records, so it costs no read of the vectors, and verifies none.
+        Made of the step records and of the hashes in the commit records: it reads no vector, and verifies none.
         """
         state = xxhash.xxh3_128()
         m = self.manifest
         state.update(repr((m.run_id, m.blocks, m.streams, m.dtype, m.loss_dtype, m.hyperparameters)).encode())
-        for chunk in self._chunks:
-            for name in ("step", "present", "record", "hashes"):
-                state.update(np.ascontiguousarray(chunk.commits[name]))
+        for name in ("step", "present", "hashes"):
+            for chunk in self._chunks:
+                state.update(chunk.commits[name].tobytes())
+        for column in self.records().itercolumns():  # the values: Arrow leaves the padding of its messages undefined
+            state.update(column.is_valid().to_numpy().tobytes())
+            state.update(pc.fill_null(column, pa.scalar(0).cast(column.type)).to_numpy().tobytes())
         return state.hexdigest()
 
     def chunks(self, verify: bool = True, progress: Progress | None = None) -> Iterator[Chunk]:
@@ -150,13 +154,14 @@ class Trace:
         """One row per acknowledged step.
 
         Columns: step, time_ns (wall clock), loss, loss_previous (at x_{t-1} on z_t), epoch, batch, random_scale,
-        clip_factor, finite, has_x, has_g, has_h, and the optimizer's hyperparameters as float64, both per group
-        (``group0.lr``) and, where all groups agree at that step, once (``lr``; null where they differ).
+        clip_factor, finite, skipped (the gradient scaler left out the update), has_x, has_g, has_h, and the optimizer's
+        hyperparameters as float64, both per group (``group0.lr``) and, where all groups agree at that step, once
+        (``lr``; null where they differ).
 
         Raises:
             FormatError: a record file is missing or damaged.
         """
-        tables = [read_records(self._record_path(c), c, self._schema) for c in self._chunks]
+        tables = [read_records(self._record_path(i), c, self._schema) for i, c in enumerate(self._chunks)]
         table = pa.concat_tables([self._schema.empty_table(), *tables])
         for stream in ("x", "g", "h"):
             parts = [np.empty(0, bool)]
@@ -164,17 +169,35 @@ class Trace:
             table = table.append_column(f"has_{stream}", pa.array(np.concatenate(parts)))
         return _spread_hyperparameters(table)
 
+    def damage(self, progress: Progress | None = None) -> list[Damage]:
+        """Everything wrong with the run's files, chunk by chunk; an empty list means sound."""
+        found: list[Damage] = []
+        for number, (path, sealed) in enumerate(self._files):
+            try:
+                chunk = open_chunk(path, self.manifest.layout, self.run_id, sealed)
+                found += self._damage(chunk)
+                if chunk.torn and self.status != "recording":
+                    found.append(Damage(path, "last commit record", "incomplete; its step is not counted"))
+                read_records(self._record_path(number), chunk, self._schema)
+            except FormatError as error:
+                found.append(Damage(path, "file", str(error)))
+            if progress:
+                progress(number + 1, len(self._files))
+        if not found:
+            self._chunks  # noqa: B018  whether they follow each other
+        return found
+
     @cached_property
     def _chunks(self) -> list[Chunk]:
         chunks = [open_chunk(path, self.manifest.layout, self.run_id, sealed) for path, sealed in self._files]
-        for before, after in zip(chunks, chunks[1:], strict=False):
+        for before, after in pairwise(chunks):
             if len(before.steps) and len(after.steps) and before.steps[-1] >= after.steps[0]:
                 raise FormatError(f"{after.path}: its steps do not follow those of {before.path.name}.")
         return chunks
 
-    def _record_path(self, chunk: Chunk) -> Path:
-        number = self._files.index((chunk.path, chunk.sealed))
-        return self.path / (chunk_name(number, "arrow") + ("" if chunk.sealed else OPEN))
+    def _record_path(self, number: int) -> Path:
+        sealed = self._files[number][1]
+        return self.path / (chunk_name(number, "arrow") + ("" if sealed else OPEN))
 
     def _damage(self, chunk: Chunk) -> Iterator[Damage]:
         stat = chunk.path.stat()
@@ -193,31 +216,9 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> li
     """Read every byte of a run that a value depends on, and list what is wrong; an empty list means sound."""
     directory = Path(path).absolute()
     try:
-        trace = Trace(directory)
+        return Trace(directory).damage(progress)
     except FormatError as error:
         return [Damage(directory, "run", str(error))]
-    layout, run_id = trace.manifest.layout, trace.run_id
-    damage: list[Damage] = []
-    for done, (file, sealed) in enumerate(trace._files):
-        try:
-            chunk = open_chunk(file, layout, run_id, sealed)
-            damage += [
-                Damage(file, f"step {step}, stream '{stream}'", "the hash does not match the data")
-                for step, stream in chunk.damage(layout)
-            ]
-            if chunk.torn and trace.status != "recording":
-                damage.append(Damage(file, "last commit record", "incomplete; its step is not counted"))
-            read_records(trace._record_path(chunk), chunk, trace._schema)
-        except FormatError as error:
-            damage.append(Damage(file, "file", str(error)))
-        if progress:
-            progress(done + 1, len(trace._files))
-    if not damage:
-        try:
-            trace.records()
-        except FormatError as error:
-            damage.append(Damage(directory, "run", str(error)))
-    return damage
 
 
 def runs(root: str | os.PathLike[str]) -> list[Path]:

@@ -108,7 +108,7 @@ WORKLOADS = (
         loss=classification_loss,
         examples=datasets.mnist,
         batch_size=64,
-        steps=150,
+        steps=300,
         learning_rates={"sgd": 0.2, "sgdm": 0.05, "adamw": 0.003},
     ),
     Workload(
@@ -118,7 +118,7 @@ WORKLOADS = (
         loss=classification_loss,
         examples=datasets.mnist,
         batch_size=64,
-        steps=150,
+        steps=300,
         learning_rates={"sgd": 0.2, "sgdm": 0.05, "adamw": 0.003},
     ),
     Workload(

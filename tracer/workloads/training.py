@@ -11,7 +11,6 @@ from torch import nn
 
 from tracer.errors import UsageError
 from tracer.recorder import Tracer
-from tracer.store.home import resolve_run
 from tracer.workloads.catalogue import workload
 
 ONE_THREAD_BELOW = 100_000  # parameters; threads cost more than they give on small tensors
@@ -60,6 +59,7 @@ def train(
     total = problem.steps if steps is None else steps
     if total < 1:
         raise UsageError(f"steps={total}: expected at least 1 optimizer update.")
+    problem.examples()  # where a package is missing, say so before a run is begun
     model = problem.build_model(seed)
     batches = islice(problem.batches(seed), total)
     config = {"workload": name, "optimizer": optimizer, "lr": rate, "steps": total, "seed": seed}
@@ -70,12 +70,12 @@ def train(
         with Tracer(run, model, optim, probes=list(probes), config=config) as tracer:
             for done, (epoch, batch_id, batch) in enumerate(batches, start=1):
                 optim.zero_grad()
-                loss = tracer.loss(lambda batch=batch: problem.loss(model, batch), epoch=epoch, batch=batch_id)
-                loss.backward()
+                loss = tracer.loss(partial(problem.loss, model, batch), epoch=epoch, batch=batch_id)
+                loss.backward()  # type: ignore[no-untyped-call]
                 optim.step()
                 if progress is not None:
                     progress(done, total, loss.item())
-    return resolve_run(run)
+    return tracer.path
 
 
 @contextmanager

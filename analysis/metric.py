@@ -1,0 +1,215 @@
+"""A metric: one formula over the numbers of a pair, and what theory claims of it.
+
+A metric is a value, not a function: it can be printed, compared and fingerprinted, and everything else (asset, check,
+catalogue page, law tests) is derived from it.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import InitVar, dataclass, fields
+from functools import cached_property
+from typing import Any, Literal
+
+import polars as pl
+
+from analysis.columns import LOSSES, Units
+from analysis.rounding import default_tolerance
+from analysis.series import Series
+from analysis.tables import PAIRINGS
+from tracer.errors import UsageError
+
+Over = Literal["every step", "on average", "trend"]
+RULES = 1
+"""Version of the rules that turn values into verdicts; raised when a rule changes, so that verdicts turn stale."""
+_TAKEN = {"pairing", "step", "block", "value", "tolerance"}
+
+
+@dataclass(frozen=True)
+class Caution:
+    """A sentence added to a claim's caveat where a run's column has any value other than ``neutral``."""
+
+    column: str
+    neutral: float
+    text: str
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Claim:
+    """What theory says of a metric.
+
+    Args:
+        at_most, at_least: the bound; exactly one of the two.
+        over: "every step" (each pair, beyond its tolerance), "on average" (the mean, by batch means), or "trend" (mean
+            of the second half minus mean of the first half).
+        name: short name, unique within the metric.
+        says: the statement in words: objective, segment, quantifier, window and norm.
+        caveat: what a verdict does *not* refute.
+        quantity: what is compared with the bound; the metric's value unless given. May read ``value``.
+        tolerance: rounding of ``quantity``; the metric's own tolerance unless given.
+        null_value: the quantity expected under noise alone.
+        optimizers: class names it is stated for; empty for any.
+        optimizers_why: why it says nothing about others.
+        cautions: caveats that depend on the run.
+
+    Raises:
+        UsageError: without exactly one bound, or with an ``over`` that is none of the three.
+    """
+
+    at_most: float | None = None
+    at_least: float | None = None
+    over: Over = "every step"
+    name: str = ""
+    says: str = ""
+    caveat: str = ""
+    quantity: pl.Expr | None = None
+    tolerance: pl.Expr | None = None
+    null_value: float | None = None
+    optimizers: tuple[str, ...] = ()
+    optimizers_why: str = ""
+    cautions: tuple[Caution, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.at_most is None) == (self.at_least is None):
+            raise UsageError(f"Claim {self.name!r}: give exactly one of at_most and at_least.")
+        if self.over not in ("every step", "on average", "trend"):
+            raise UsageError(f"Claim {self.name!r}: over={self.over!r} is not 'every step', 'on average' or 'trend'.")
+        if not self.name:
+            object.__setattr__(self, "name", f"{self.bound_text}, {self.over}")
+        if not self.says:
+            object.__setattr__(self, "says", f"The value is {self.bound_text}: {_QUANTIFIER[self.over]}.")
+
+    @property
+    def bound(self) -> float:
+        """The number the quantity is compared with."""
+        return float(self.at_most if self.at_most is not None else self.at_least)  # type: ignore[arg-type]
+
+    @property
+    def sign(self) -> int:
+        """+1 if the quantity must not exceed the bound, −1 if it must not fall below."""
+        return 1 if self.at_most is not None else -1
+
+    @property
+    def bound_text(self) -> str:
+        """The bound in words."""
+        return f"at {'most' if self.sign > 0 else 'least'} {self.bound:g}"
+
+
+_QUANTIFIER = {
+    "every step": "whole model, each pair by itself, every recorded step, Euclidean norm",
+    "on average": "whole model, mean over all recorded steps, Euclidean norm",
+    "trend": "whole model, mean of the second half of the run minus mean of the first half, Euclidean norm",
+}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Metric:
+    """One formula over the columns of :mod:`analysis.columns`, with its unit, its series and its claims.
+
+    Args:
+        name: lower case letters, digits and underscores; names the table and the asset.
+        units: unit of the value.
+        value: the formula, computed row by row. Rows where it is NaN or infinite are undefined, null rows missing.
+        title, paper, formula: what people read; the formula is printed from ``value`` unless given.
+        pairings: which pairs it is meant for. Unpaired rows are measured beside them and never judged.
+        series: columns beside the value, see :mod:`analysis.series`.
+        tolerance: rounding of the value; by default derived from what the formula reads.
+        claims, claim: what theory says; ``claim=`` is for a metric with a single one.
+        caveats: sentences every reader of the number should see.
+
+    Raises:
+        UsageError: for a bad name, unknown pairing, clashing series or claims, or a formula across rows.
+
+    Example:
+        >>> from analysis.columns import dg_d, d_d
+        >>> Metric(name="curvature", units=Units(loss=1, distance=-2), value=dg_d / d_d).columns
+        ('d_d', 'dg_d')
+    """
+
+    name: str
+    units: Units
+    value: pl.Expr
+    title: str = ""
+    paper: str = ""
+    formula: str = ""
+    pairings: tuple[str, ...] = ("previous",)
+    series: tuple[Series, ...] = ()
+    tolerance: pl.Expr | None = None
+    claims: tuple[Claim, ...] = ()
+    claim: InitVar[Claim | None] = None
+    caveats: tuple[str, ...] = ()
+
+    def __post_init__(self, claim: Claim | None) -> None:
+        def put(field: str, content: object) -> None:
+            object.__setattr__(self, field, content)
+
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
+            raise UsageError(f"Metric name {self.name!r}: expected lower case letters, digits and underscores.")
+        if not isinstance(self.value, pl.Expr):
+            found = type(self.value).__name__
+            raise UsageError(f"Metric {self.name}: value must be a Polars expression over the columns, found {found}.")
+        put("claims", tuple(self.claims) + ((claim,) if claim is not None else ()))
+        put("title", self.title or self.name.replace("_", " "))
+        put("formula", self.formula or str(self.value))
+        if self.tolerance is None:
+            put("tolerance", default_tolerance(self.value))
+        self._check()
+
+    def _check(self) -> None:
+        row_by_row = getattr(self.value.meta, "is_row_separable", None)  # not in older Polars
+        if row_by_row is not None and not row_by_row():
+            raise UsageError(f"Metric {self.name}: value must be about one pair, row by row; found {self.value}.")
+        if strange := set(self.pairings) - set(PAIRINGS):
+            raise UsageError(f"Metric {self.name}: unknown pairings {sorted(strange)}; expected some of {PAIRINGS}.")
+        for kind, names in (("series", [s.name for s in self.series]), ("claims", [c.name for c in self.claims])):
+            if len(set(names)) < len(names) or set(names) & _TAKEN:
+                raise UsageError(f"Metric {self.name}: names of {kind} must differ and not be {_TAKEN}: found {names}.")
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """Columns the value is computed from, read from the formula."""
+        return tuple(sorted(set(self.value.meta.root_names())))
+
+    @cached_property
+    def all_columns(self) -> tuple[str, ...]:
+        """Columns that value, tolerance, series and claims read together."""
+        parts = [self.value, self.tolerance, *(s.of for s in self.series)]
+        parts += [part for claim in self.claims for part in (claim.quantity, claim.tolerance)]
+        names = _roots(parts) | {caution.column for claim in self.claims for caution in claim.cautions}
+        return tuple(sorted(names - {"value"}))
+
+    @cached_property
+    def reads_loss(self) -> bool:
+        """Whether the formula has a loss in it, and so is not applicable on a block."""
+        return bool(LOSSES & set(self.columns))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of everything the stored table depends on: formula, tolerance, series, claims and version of the rules.
+
+        Titles, paper and caveats of the metric are read from the metric itself and do not count.
+        """
+        parts = [RULES, self.name, self.value, self.tolerance, self.pairings]
+        parts += [(s.name, s.of) for s in self.series]
+        parts += [tuple(getattr(claim, f.name) for f in fields(claim)) for claim in self.claims]
+        return hashlib.sha256(repr(_plain(parts)).encode()).hexdigest()[:16]
+
+
+def claim_columns(metric: Metric, claim: Claim) -> tuple[str, ...]:
+    """Columns that must be there for the claim to be judged."""
+    names = _roots([claim.quantity]) if claim.quantity is not None else {"value"}
+    if "value" in names:
+        names = (names - {"value"}) | set(metric.columns)
+    return tuple(sorted(names))
+
+
+def _roots(parts: Iterable[pl.Expr | None]) -> set[str]:
+    return {name for part in parts if part is not None for name in part.meta.root_names()}
+
+
+def _plain(part: Any) -> Any:
+    if isinstance(part, pl.Expr):
+        return part.meta.serialize().hex()
+    if isinstance(part, (tuple, list)):
+        return tuple(_plain(each) for each in part)
+    return part

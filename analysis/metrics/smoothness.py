@@ -1,0 +1,61 @@
+"""Local smoothness: how fast the gradient changes along each step."""
+
+from analysis.columns import Units, d_d, dg_dg, lr_previous, value
+from analysis.metric import Caution, Claim, Metric
+from analysis.rounding import gradient_difference_rounding
+from analysis.series import exponential_mean, limit, running_max
+
+_rounding = gradient_difference_rounding / d_d.sqrt()
+_BELOW = "below 2/lr"
+
+metric = Metric(
+    name="smoothness",
+    title="Local smoothness of each step",
+    paper="After Tran, Zhang, Cutkosky (2024), arXiv:2407.01825, section 4; half of Mishkin et al. (2024), "
+    "arXiv:2403.04081, eq. 4",
+    formula="‖∇f(x) − ∇f(y)‖ / ‖x − y‖",
+    units=Units(loss=1, distance=-2),
+    value=(dg_dg / d_d).sqrt(),  # ≤ L wherever the gradient is L-Lipschitz
+    tolerance=_rounding,
+    series=(running_max(), exponential_mean(0.99), limit("two_over_lr", "2 / lr", 2 / lr_previous, claim=_BELOW)),
+    claims=(
+        Claim(
+            name="does not keep growing",
+            at_most=0,
+            over="trend",
+            says="The mean local smoothness of the minibatch losses along the steps of the second half of the run is "
+            "not above that of the first half. Whole model, Euclidean norm.",
+            caveat="Growth refutes one constant that is tight all along the path, not smoothness with a larger "
+            "constant. No growth bounds nothing off the path. Noise of the Hessian biases the value up.",
+        ),
+        Claim(
+            name=_BELOW,
+            at_most=2,
+            quantity=value * lr_previous,
+            tolerance=_rounding * lr_previous,
+            optimizers=("SGD",),
+            optimizers_why="the learning rate is a Euclidean step length per gradient only in gradient descent",
+            says="Local smoothness times the learning rate that made the step is at most 2 at every recorded step, as "
+            "the descent lemma of plain gradient descent needs. Each minibatch by itself, whole model, Euclidean norm.",
+            caveat="The local value is a lower bound for the minibatch loss's smoothness on the step, so a value above "
+            "2/lr means the descent lemma promises no descent there; the loss may fall all the same. A kink obeys the "
+            "same law: on f = |x| with constant steps the value is 2/lr at every crossing, so values near 2/lr do not "
+            "tell an edge of stability from kinks.",
+            cautions=(
+                Caution(
+                    "momentum",
+                    0,
+                    "With momentum b the step is not lr·g: the stability limit of full-batch "
+                    "quadratics is 2(1+b)/lr (heavy ball), so a value above 2/lr does not mean instability.",
+                ),
+                Caution("clip_factor", 1, "Clipping shortens steps: the effective rate is lr times the clip factor."),
+                Caution("random_scale", 1, "Randomly scaled steps: the effective rate is lr times the random factor."),
+                Caution("weight_decay", 0, "Weight decay is part of the step and not of the gradient."),
+            ),
+        ),
+    ),
+    caveats=(
+        "Per block the value follows the whole trajectory: the other blocks move too.",
+        "A lower bound for the largest Hessian norm on the step. On minibatches it is biased up for the population.",
+    ),
+)

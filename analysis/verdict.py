@@ -1,0 +1,205 @@
+"""From the values of one run to what may be said of a claim: the rules.
+
+Four answers: HOLDS, FAILS, INCONCLUSIVE, NOT APPLICABLE, each with its reason and its numbers. "Every step" claims are
+decided pair by pair beyond rounding, mean and trend claims by an interval. Undefined values (the run diverged) never
+let anything hold; missing ones are counted and never taken for zero.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from analysis.metric import Claim
+from analysis.statistics import Interval, mean_interval, trend_interval
+
+HOLDS, FAILS, INCONCLUSIVE, NOT_APPLICABLE = "HOLDS", "FAILS", "INCONCLUSIVE", "NOT APPLICABLE"
+RULE_NAMES = {"every step": "P (every step)", "on average": "M (mean)", "trend": "M (trend)"}
+RESOLVED_SHARE = 0.95
+PAIRS_LEAST = 30
+
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The values one claim is judged by, in one pairing, in order of steps; all arrays of shape ``(n,)``.
+
+    Args:
+        step: step numbers.
+        quantity: what is compared with the bound; NaN where undefined or missing.
+        tolerance: rounding of the quantity; NaN where not known.
+        missing: the value is null: never measured.
+        standstill: x and y are the same point, so that a ratio over ‖x − y‖ says nothing.
+    """
+
+    step: npt.NDArray[np.int64]
+    quantity: Floats
+    tolerance: Floats
+    missing: Flags
+    standstill: Flags
+
+    @property
+    def defined(self) -> Flags:
+        """Where the quantity is a number."""
+        return np.isfinite(self.quantity)
+
+    @property
+    def undefined(self) -> Flags:
+        """Where it was measured and is no number."""
+        return ~self.defined & ~self.missing
+
+    @property
+    def diverged(self) -> Flags:
+        """Where it is undefined although the points differ."""
+        return self.undefined & ~self.standstill
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A status with its reason and numbers; numbers are NaN (or None for a step) where there are none."""
+
+    status: str
+    reason: str
+    pairs: int
+    undefined: int
+    missing: int
+    estimate: float
+    lower: float
+    upper: float
+    tolerance: float
+    worst: float
+    worst_step: int | None
+    violations: int
+    effective_samples: float
+
+
+def judge(claim: Claim, evidence: Evidence, not_applicable: str | None = None) -> Finding:
+    """What the evidence says of the claim.
+
+    ``not_applicable``: a reason known beforehand; the numbers are given all the same.
+    """
+    quantity = evidence.quantity[evidence.defined]
+    interval = (trend_interval if claim.over == "trend" else mean_interval)(quantity)
+    finding = _numbers(claim, evidence, interval)
+    if not_applicable is not None:
+        return replace(finding, status=NOT_APPLICABLE, reason=not_applicable)
+    if finding.pairs == 0:
+        where = f"none of {finding.undefined} pairs has a defined value"
+        return replace(finding, status=INCONCLUSIVE, reason=where + _also(evidence))
+    decide = _every_step if claim.over == "every step" else _by_interval
+    status, reason = decide(claim, evidence, finding, interval)
+    return replace(finding, status=status, reason=reason + _also(evidence))
+
+
+def _numbers(claim: Claim, evidence: Evidence, interval: Interval) -> Finding:
+    defined = evidence.defined
+    quantity, step = evidence.quantity[defined], evidence.step[defined]
+    tolerance = evidence.tolerance[defined]
+    tolerance = np.where(np.isnan(tolerance), np.inf, tolerance)  # rounding unknown: never resolved
+    excess = claim.sign * (quantity - claim.bound)
+    beyond = excess > tolerance
+    worst = _worst(excess, tolerance, beyond) if len(quantity) else None
+    every_step = claim.over == "every step"
+    return Finding(
+        status="",
+        reason="",
+        pairs=len(quantity),
+        undefined=int(evidence.undefined.sum()),
+        missing=int(evidence.missing.sum()),
+        estimate=interval.estimate,
+        lower=interval.lower,
+        upper=interval.upper,
+        tolerance=float(tolerance[worst] if every_step else tolerance.mean()) if worst is not None else np.nan,
+        worst=float(quantity[worst]) if worst is not None else np.nan,
+        worst_step=int(step[worst]) if worst is not None else None,
+        violations=int(beyond.sum()),
+        effective_samples=interval.effective_samples,
+    )
+
+
+def _worst(excess: Floats, tolerance: Floats, beyond: Flags) -> int:
+    if not beyond.any():
+        return int(np.argmax(excess))
+    with np.errstate(divide="ignore"):
+        return int(np.argmax(np.where(beyond, excess / tolerance, -np.inf)))
+
+
+def _every_step(claim: Claim, evidence: Evidence, finding: Finding, interval: Interval) -> tuple[str, str]:
+    n = finding.pairs
+    if finding.violations:
+        times = abs(finding.worst - claim.bound) / finding.tolerance if finding.tolerance else np.inf
+        return FAILS, (
+            f"{finding.violations} of {n} pairs are beyond the bound by more than rounding; worst in tolerances at "
+            f"step {finding.worst_step}: {finding.worst:.6g}, past the bound by {times:.3g} times the tolerance "
+            f"{finding.tolerance:.3g}"
+        )
+    if diverged := int(evidence.diverged.sum()):
+        first = int(evidence.step[evidence.diverged][0])
+        return INCONCLUSIVE, (
+            f"{diverged} pairs are undefined (NaN or infinite: the run diverged), the first at step {first}; "
+            f"no violation among the other {n}"
+        )
+    if n < PAIRS_LEAST:
+        return INCONCLUSIVE, f"too few pairs: {n}, and at least {PAIRS_LEAST} are needed; no violation among them"
+    resolved, asked = _resolved(claim, evidence), n + finding.missing
+    if resolved < RESOLVED_SHARE * asked:
+        return INCONCLUSIVE, (
+            f"numerics: only {resolved} of {asked} pairs differ from the bound by more than rounding "
+            f"(at least {RESOLVED_SHARE:.0%} are needed); no violation"
+        )
+    return HOLDS, f"on this trace: no violation in {n} pairs, {resolved} of them resolved beyond rounding"
+
+
+def _resolved(claim: Claim, evidence: Evidence) -> int:
+    distance = np.abs(evidence.quantity - claim.bound)
+    with np.errstate(invalid="ignore"):
+        return int(np.sum((distance > evidence.tolerance) | ((evidence.tolerance == 0) & evidence.defined)))
+
+
+def _by_interval(claim: Claim, evidence: Evidence, finding: Finding, interval: Interval) -> tuple[str, str]:
+    what = "mean of the second half minus mean of the first" if claim.over == "trend" else "mean"
+    if diverged := int(evidence.diverged.sum()):
+        first = int(evidence.step[evidence.diverged][0])
+        return INCONCLUSIVE, (
+            f"the {what} over all steps is undefined: {diverged} pairs are NaN or infinite (the run diverged), the "
+            f"first at step {first}; the numbers are of the other {finding.pairs}"
+        )
+    if interval.shortfall:
+        return _one_sided(claim, evidence, interval) or (
+            INCONCLUSIVE,
+            f"too few effective samples: {interval.shortfall}",
+        )
+    low, high = sorted(claim.sign * (end - claim.bound) for end in (interval.lower, interval.upper))
+    shown = f"{what} {interval.estimate:.6g}, 95 % interval [{interval.lower:.6g}, {interval.upper:.6g}]"
+    if max(abs(low), abs(high)) <= finding.tolerance:
+        return INCONCLUSIVE, f"numerics: {shown} is within rounding ({finding.tolerance:.3g}) of the bound"
+    if low > 0:
+        return FAILS, f"{shown} lies beyond the bound {claim.bound:g}"
+    if high <= 0:
+        return HOLDS, f"{shown} lies within the bound {claim.bound:g}"
+    return INCONCLUSIVE, f"statistics: {shown} contains the bound {claim.bound:g}"
+
+
+def _one_sided(claim: Claim, evidence: Evidence, interval: Interval) -> tuple[str, str] | None:
+    """Values on one side of the bound put their mean there, however few of them are independent."""
+    if claim.over == "trend" or interval.too_short:
+        return None
+    defined = evidence.defined
+    excess = claim.sign * (evidence.quantity[defined] - claim.bound)
+    tolerance = evidence.tolerance[defined]
+    why = f"all {interval.samples} values lie {{}} the bound, and so does any mean of them ({interval.shortfall})"
+    if (excess > tolerance).all():
+        return FAILS, why.format("beyond")
+    if (excess <= 0).all() and (excess < -tolerance).mean() >= RESOLVED_SHARE:
+        return HOLDS, why.format("within")
+    return None
+
+
+def _also(evidence: Evidence) -> str:
+    still = int((evidence.undefined & evidence.standstill).sum())
+    missing = int(evidence.missing.sum())
+    parts = [f"{missing} pairs were not measured"] * bool(missing)
+    parts += [f"{still} pairs stand still (x = y) and have no value"] * bool(still)
+    return "".join(f"; {part}" for part in parts)

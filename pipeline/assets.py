@@ -1,0 +1,192 @@
+"""The assets: trace → geometry → one per metric → verdicts → report. A partition is a recorded run.
+
+Each body is a call into ``analysis`` and what its page shows. No asset reads HDF5 but the first two.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import dagster as dg
+import polars as pl
+
+import analysis.geometry
+import analysis.kernel
+import analysis.report
+from analysis.checks import trace_checks
+from analysis.measure import measure
+from analysis.metric import Metric
+from analysis.tables import TableStore
+from pipeline import checks, pages
+from pipeline.instance import PARTITIONS
+from pipeline.results import current_verdicts, measurements
+from tracer.errors import FormatError
+from tracer.store import Trace, home, verify
+from tracer.store.layout import VERSION
+
+RUNS = dg.DynamicPartitionsDefinition(name=PARTITIONS)
+if TYPE_CHECKING:
+    Result: TypeAlias = dg.MaterializeResult[None]
+else:
+    Result = dg.MaterializeResult  # Dagster knows the class, not its generic form
+Conditions: Any = dg.AutomationCondition  # the types of its methods do not combine
+
+# eager() ignores changed code and partitions that were there at the first tick. Without the last line automation would
+# compute downstream of a damaged trace.
+WHEN_INPUTS_CHANGE = (
+    (
+        (Conditions.missing() & ~Conditions.execution_failed())
+        | Conditions.any_deps_match(Conditions.data_version_changed()).since_last_handled()
+        | Conditions.code_version_changed().since_last_handled()
+    )
+    & ~Conditions.any_deps_missing()
+    & ~Conditions.any_deps_in_progress()
+    & ~Conditions.in_progress()
+    & Conditions.all_deps_blocking_checks_passed()
+)
+
+
+def store(run_id: str) -> TableStore:
+    """Tables of one run of this home."""
+    return TableStore(home.tables_root(), run_id)
+
+
+def read_whole(path: Path) -> Trace:
+    """A trace of which every byte has been compared with its hash.
+
+    Raises:
+        FormatError: something is damaged; the message names every such file.
+    """
+    try:
+        trace = Trace(path)
+        if trace.run_id != path.name:
+            raise FormatError(f"{path}: this is the run {trace.run_id!r}. Give its directory that name again.")
+        for _ in trace.chunks():
+            pass
+        trace.records()
+    except FormatError as error:
+        damage = verify(path)  # reads again, to name every file
+        raise FormatError("\n".join(map(str, damage)) or str(error)) from None
+    return trace
+
+
+@dg.asset(
+    partitions_def=RUNS,
+    group_name="recording",
+    code_version=f"format {VERSION}",
+    kinds={"hdf5"},
+    check_specs=[checks.spec("trace", checks.SOUND_FILES, "Every byte of the run matches its hash.", blocking=True)],
+)
+def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | Result]:
+    """A recorded run, every byte of it compared with its hash. Its data version is the hash of its content."""
+    try:
+        found = read_whole(home.runs_root() / context.partition_key)
+    except FormatError as error:
+        yield checks.damaged(str(error))
+        raise dg.Failure(f"{error}\nNothing is computed from this run until that is put right.") from None
+    yield checks.sound(found)
+    yield dg.MaterializeResult(data_version=dg.DataVersion(found.digest), metadata=pages.of_trace(found))
+
+
+@dg.asset(
+    deps=[trace],
+    partitions_def=RUNS,
+    group_name="recording",
+    code_version=pages.source_version(analysis.geometry, analysis.kernel),
+    kinds={"parquet"},
+    automation_condition=WHEN_INPUTS_CHANGE,
+    check_specs=checks.identity_specs(),
+)
+def geometry(context: dg.AssetExecutionContext) -> Result:
+    """Inner products of every pair of neighbouring points: the last place where vectors are read."""
+    tables = analysis.geometry.geometry(Trace(home.runs_root() / context.partition_key))
+    into = store(context.partition_key)
+    for name in ("geometry", "path", "steps"):
+        into.write(name, getattr(tables, name).collect())
+    into.write_facts(tables.facts)
+    return dg.MaterializeResult(
+        metadata=pages.of_geometry(into), check_results=checks.identities(trace_checks(into.tables()))
+    )
+
+
+def metric_asset(metric: Metric) -> dg.AssetsDefinition:
+    """The asset of one metric; name, page, checks and version all come from its record."""
+
+    @dg.asset(
+        name=metric.name,
+        deps=[geometry],
+        partitions_def=RUNS,
+        group_name="metrics",
+        description=pages.describe(metric),
+        metadata={"formula": pages.formula(metric), "paper": metric.paper or "none named", "unit": str(metric.units)},
+        code_version=metric.fingerprint,
+        kinds={"polars"},
+        automation_condition=WHEN_INPUTS_CHANGE,
+        check_specs=checks.claim_specs(metric),
+    )
+    def computed(context: dg.AssetExecutionContext) -> Result:
+        into = store(context.partition_key)
+        tables = into.tables()
+        found = measure(metric, tables)
+        path = into.write(f"metrics/{metric.name}", found.table)
+        into.write(f"verdicts/{metric.name}", found.verdicts.with_columns(digest=pl.lit(tables.facts.digest)))
+        return dg.MaterializeResult(
+            metadata=pages.of_metric(metric, found, path), check_results=checks.claims(metric, found.verdicts)
+        )
+
+    return computed
+
+
+def broken_asset(name: str, error: str) -> dg.AssetsDefinition:
+    """A metric file that could not be read: it stands in the graph, and running it says why."""
+
+    @dg.asset(
+        name=name,
+        deps=[geometry],
+        partitions_def=RUNS,
+        group_name="metrics",
+        description=f"This metric's file could not be loaded:\n\n```\n{error}\n```",
+        code_version=pages.version_of(error),
+    )
+    def broken(context: dg.AssetExecutionContext) -> None:
+        raise dg.Failure(error)
+
+    return broken
+
+
+def summaries(metrics: dict[str, Metric]) -> list[dg.AssetsDefinition]:
+    """The assets that gather what the metrics found: ``verdicts`` and ``report``."""
+    fingerprints = "".join(f"{name}={metric.fingerprint};" for name, metric in sorted(metrics.items()))
+
+    @dg.asset(
+        deps=[geometry, *sorted(metrics)],
+        partitions_def=RUNS,
+        group_name="results",
+        code_version=pages.version_of(fingerprints),
+        kinds={"polars"},
+        automation_condition=WHEN_INPUTS_CHANGE,
+    )
+    def verdicts(context: dg.AssetExecutionContext) -> Result:
+        """What held on this run and what did not: the verdicts of all metrics in one table."""
+        into = store(context.partition_key)
+        table = current_verdicts(into, metrics)
+        path = into.write("verdicts", table)
+        return dg.MaterializeResult(metadata=pages.of_verdicts(table, path))
+
+    @dg.asset(
+        deps=[verdicts],
+        partitions_def=RUNS,
+        group_name="results",
+        code_version=pages.source_version(analysis.report),
+        kinds={"html"},
+        automation_condition=WHEN_INPUTS_CHANGE,
+    )
+    def report(context: dg.AssetExecutionContext) -> Result:
+        """One HTML file with every verdict and plot of this run, to keep or to send."""
+        into = store(context.partition_key)
+        tables = into.tables()
+        html = analysis.report.report(tables.facts, measurements(into, metrics), trace_checks(tables))
+        path = into.write_text("report.html", html)
+        return dg.MaterializeResult(metadata=pages.of_report(path))
+
+    return [verdicts, report]

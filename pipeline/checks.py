@@ -1,0 +1,110 @@
+"""Asset checks: sound files and identities block what is downstream, claims only warn."""
+
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+import analysis.checks
+from analysis.checks import CheckResult
+from analysis.metric import Metric
+from pipeline.instance import PARTITIONS
+from tracer.store import Trace
+
+SOUND_FILES = "sound_files"
+ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
+CURVES = ("estimate", "worst_in_tolerances")  # the UI plots every number of a check over time: only what is worth it
+_IDENTITIES = (*analysis.checks._geometry, analysis.checks._path, analysis.checks._sum_of_blocks)
+_ODDITIES = {
+    "finite": "Every recorded number is finite.",
+    "no gaps": "No step between the first and the last is left out.",
+}
+
+
+def spec(asset: str, name: str, description: str, *, blocking: bool = False) -> dg.AssetCheckSpec:
+    """A check of one asset, evaluated per run."""
+    partitions = dg.DynamicPartitionsDefinition(name=PARTITIONS)
+    with warnings.catch_warnings():
+        # checks per partition are a preview; without them a check shows one run and loads all
+        warnings.filterwarnings("ignore", message=".*partitions_def", category=dg.PreviewWarning)
+        return dg.AssetCheckSpec(
+            name, asset=asset, description=description, blocking=blocking, partitions_def=partitions
+        )
+
+
+def sound(trace: Trace) -> dg.AssetCheckResult:
+    """The result for a run whose bytes all match."""
+    text = f"{trace.step_count} steps in {trace.bytes:,} bytes match their hashes."
+    return dg.AssetCheckResult(check_name=SOUND_FILES, passed=True, description=text)
+
+
+def damaged(text: str) -> dg.AssetCheckResult:
+    """The result for a damaged run; ``text`` names the files."""
+    return dg.AssetCheckResult(check_name=SOUND_FILES, passed=False, severity=ERROR, description=text)
+
+
+def identity_specs() -> list[dg.AssetCheckSpec]:
+    """Checks of the geometry: broken identities block what is downstream, oddities warn."""
+    exact = [spec("geometry", check_name(i.name), i.says, blocking=True) for i in _IDENTITIES]
+    return [*exact, *(spec("geometry", check_name(name), says) for name, says in _ODDITIES.items())]
+
+
+def identities(results: Iterable[CheckResult]) -> list[dg.AssetCheckResult]:
+    """What the checks of a run's geometry found."""
+    return [
+        dg.AssetCheckResult(
+            check_name=check_name(result.name),
+            passed=result.passed,
+            severity=ERROR if result.severity == "error" else WARN,
+            description=result.description,
+            metadata=_plain({name: result.numbers.get(name) for name in CURVES}),
+        )
+        for result in results
+    ]
+
+
+def claim_specs(metric: Metric) -> list[dg.AssetCheckSpec]:
+    """One check per claim of the metric."""
+    texts = [(check_name(claim.name), f"{claim.says} {claim.caveat}".strip()) for claim in metric.claims]
+    return [spec(metric.name, name, text) for name, text in texts]
+
+
+def check_name(name: str) -> str:
+    """``name`` with underscores for what Dagster does not allow in the name of a check."""
+    return re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "unnamed"
+
+
+def claims(metric: Metric, verdicts: pl.DataFrame) -> list[dg.AssetCheckResult]:
+    """One result per claim: passed where all its verdicts are HOLDS; anything else is a finding, not an error."""
+    judged = verdicts.filter(pl.col("pairing").is_in(metric.pairings))
+    return [_claim(claim.name, judged.filter(pl.col("claim") == claim.name).to_dicts()) for claim in metric.claims]
+
+
+def _claim(claim: str, rows: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult:
+    statuses = [str(row["status"]) for row in rows]
+    return dg.AssetCheckResult(
+        check_name=check_name(claim),
+        passed=bool(rows) and set(statuses) == {"HOLDS"},
+        severity=WARN,
+        description="\n".join(sentence(row) for row in rows) or "NOT APPLICABLE: no verdict was given.",
+        metadata=_plain({name: rows[0].get(name) for name in CURVES}) if len(rows) == 1 else {},
+    )
+
+
+def sentence(row: Mapping[str, Any]) -> str:
+    """A verdict in one line: what came out, why, and the numbers."""
+    names = ("pairing", "reference", "window", "pairs", "undefined", "missing", "estimate", "lower", "upper")
+    numbers = ", ".join(f"{name} {_short(row[name])}" for name in names if row.get(name) not in (None, ""))
+    return f"{row['status']}: {row['reason']} ({numbers})"
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata values Dagster can store; what is missing is left out."""
+    return {name: value for name, value in row.items() if value is not None and value != ""}

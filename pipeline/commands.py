@@ -1,0 +1,279 @@
+"""The command ``lemmata``: record, look, verify, compute, show.
+
+Only typer, rich and the standard library are imported here: a training node has nothing of the pipeline installed.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from pipeline.materialize import Outcome
+
+app = typer.Typer(
+    name="lemmata",
+    help="Which lemmas of optimisation theory hold on your training run? Record it once, ask for ever.",
+    epilog="Start with: lemmata demo. Runs live in $LEMMATA_HOME, or in ./lemmata-home.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+PIPED = 200  # columns where nobody looks: names are never cut in a file or a pipe
+console = Console(width=None if sys.stdout.isatty() else PIPED)
+errors = Console(stderr=True, width=None if sys.stderr.isatty() else PIPED)
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Name of a recorded run, or the path of its directory.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table for a reader.")]
+OPTIMIZERS = "sgd, sgdm (momentum 0.9) or adamw"
+
+
+def main() -> None:
+    """Run the command; what went wrong is one text on stderr and an exit code (2: the call, 1: anything else)."""
+    from tracer.errors import LemmataError, UsageError
+
+    try:
+        app(prog_name="lemmata")
+    except UsageError as error:
+        _stop(str(error), 2)
+    except LemmataError as error:
+        _stop(str(error), 1)
+    except OSError as error:  # a full disk, a file that may not be read: the system's own words are enough
+        _stop(str(error), 1)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"lemmata {version('lemmata')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog="Example: lemmata demo && lemmata ui")
+def demo(
+    steps: Annotated[int | None, typer.Option(help="Optimizer updates of each run; short for a first look.")] = None,
+) -> None:
+    """Train four small models, record them, test every lemma on them and show what held.
+
+    Two problems (logistic regression and a small convolutional network) times two optimizers, on data that come with
+    the installed packages. Takes a minute or two on a laptop. Running it again replaces the four demo runs.
+    """
+    with _extra("demo", "demo"):
+        from pipeline.demo import run_demo
+
+        outcomes = run_demo(console, steps)
+    _finish(outcomes)
+
+
+@app.command(epilog="Example: lemmata record logistic --optimizer adamw --run my-first-run")
+def record(
+    workload: Annotated[
+        str, typer.Argument(help="A built-in problem: logistic, mlp, cnn, … (a wrong name lists all).")
+    ],
+    run: Annotated[str | None, typer.Option(help="Name of the new run.  [default: WORKLOAD-OPTIMIZER-SEED]")] = None,
+    optimizer: Annotated[str, typer.Option(help=f"One of {OPTIMIZERS}.")] = "sgdm",
+    steps: Annotated[int | None, typer.Option(help="Optimizer updates.  [default: the workload's own]")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the first weights and of the minibatches.")] = 0,
+    look_back: Annotated[
+        bool,
+        typer.Option(
+            help="Also evaluate each minibatch at the previous point: most verdicts need it, it costs a pass."
+        ),
+    ] = True,
+) -> None:
+    """Train a built-in problem and record every step.
+
+    To record your own training, put `with tracer.Tracer(...)` around your loop; the README shows the ten lines.
+    """
+    from pipeline.recording import record_workload
+
+    path = record_workload(errors, workload, run or f"{workload}-{optimizer}-{seed}", optimizer, steps, seed, look_back)
+    print(path)
+    errors.print(f"Next: lemmata materialize {path.name}", style="dim", highlight=False)
+
+
+@app.command("ls", epilog="Example: lemmata ls --json | jq '.[].run_id'")
+def list_runs(as_json: AsJson = False) -> None:
+    """List the recorded runs: steps, size, optimizer, and whether recording ended well."""
+    from pipeline.show import describe_all, runs_table
+    from tracer.store import home
+
+    found = describe_all()
+    if as_json:
+        print(json.dumps(found, indent=1))
+    elif found:
+        console.print(runs_table(found))
+    else:
+        print(f"No runs in {home.runs_root()}. Record one: lemmata record logistic")
+
+
+@app.command(epilog="Example: lemmata show logistic-sgdm-0")
+def show(run: Run, as_json: AsJson = False) -> None:
+    """Show one run: where it ended, what was recorded, and the verdicts if they were computed."""
+    from pipeline.show import describe, print_run, verdicts_of
+    from tracer.store import home
+
+    path = _existing(run)
+    facts = describe(path)
+    with _extra("show", "pipeline"):
+        verdicts = verdicts_of(home.tables_root(), path.name)
+    if as_json:
+        print(json.dumps({**facts, "verdicts": verdicts}, indent=1))
+    else:
+        print_run(console, facts, verdicts)
+
+
+@app.command(epilog="Example: lemmata verify logistic-sgdm-0")
+def verify(run: Run) -> None:
+    """Read every byte of a run, compare it with its hashes, and name each damaged file. Exit code 1 if there is one."""
+    from rich.progress import Progress
+
+    from tracer.store import Trace
+    from tracer.store import verify as damages
+
+    path = _existing(run)
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        task = progress.add_task(f"verifying {path.name}", total=None)
+        found = damages(path, lambda done, total: progress.update(task, completed=done, total=total))
+    if found:
+        _stop("\n".join([*map(str, found), f"{path.name}: damaged. Restore what is named above from a copy."]), 1)
+    trace = Trace(path)
+    print(f"{path.name}: sound, {trace.step_count} steps, {trace.status}")
+
+
+@app.command(epilog="Example: lemmata materialize --all --metric convexity_gap")
+def materialize(
+    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN...", help="Names of recorded runs.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All recorded runs.")] = False,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only this metric, from tables computed before: no recorded vector is read. Can be repeated."
+        ),
+    ] = None,
+) -> None:
+    """Compute geometry, metrics, verdicts and report of recorded runs, through Dagster: the UI shows the same.
+
+    Exit code 1 if anything failed; the other runs are computed all the same.
+    """
+    from tracer.errors import UsageError
+    from tracer.store import home
+    from tracer.store import runs as recorded
+
+    if bool(runs) == every:
+        raise UsageError("lemmata materialize: name one or more runs, or give --all; `lemmata ls` lists them.")
+    names = [p.name for p in recorded(home.runs_root())] if every else [_at_home(run) for run in runs or []]
+    if not names:
+        raise UsageError(f"No runs in {home.runs_root()}. Record one: lemmata record logistic")
+    with _extra("materialize", "pipeline"):
+        from pipeline.materialize import materialize_with_progress
+
+        outcomes = materialize_with_progress(errors, names, metric)
+    _finish(outcomes)
+
+
+@app.command(epilog="Example: lemmata report logistic-sgdm-0 --open")
+def report(
+    run: Run, open_: Annotated[bool, typer.Option("--open", help="Open it in the browser as well.")] = False
+) -> None:
+    """Print the path of a run's HTML report: one file with every verdict and plot, to keep or to send."""
+    from tracer.errors import LemmataError
+    from tracer.store import home
+
+    name = home.resolve_run(run).name
+    path = home.tables_root() / name / "report.html"
+    if not path.is_file():
+        _existing(run)
+        raise LemmataError(f"{path}: no report yet. Compute it: lemmata materialize {name}")
+    print(path)
+    if open_:
+        typer.launch(path.as_uri())
+
+
+@app.command(epilog="Example: lemmata ui --port 3001")
+def ui(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65535)] = 3000,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser when it is up.")] = False,
+) -> None:
+    """Start the Dagster UI on this machine: runs are partitions, metrics are assets, claims are checks.
+
+    Only programs on this machine can reach it. Ctrl-C stops it with everything it started.
+    """
+    with _extra("ui", "pipeline"):
+        from pipeline.server import serve
+
+        code = serve(port, when_up=typer.launch if open_ else None)
+    raise typer.Exit(code)
+
+
+def _existing(run: str) -> Path:
+    from tracer.errors import UsageError
+    from tracer.store import home
+
+    path = home.resolve_run(run)
+    if not path.is_dir():
+        raise UsageError(f"{path}: no such run. `lemmata ls` lists the runs of this home; $LEMMATA_HOME names another.")
+    return path
+
+
+def _at_home(run: str) -> str:
+    from tracer.errors import UsageError
+    from tracer.store import home
+
+    path = _existing(run)
+    if path.parent.resolve() != home.runs_root().resolve():
+        raise UsageError(
+            f"{path}: expected a run of this home. Link it there first: ln -s {path} {home.runs_root()}/, or set "
+            "$LEMMATA_HOME to the directory that holds its 'runs' directory."
+        )
+    return path.name
+
+
+@contextmanager
+def _extra(command: str, extra: str) -> Iterator[None]:
+    """A package that is not installed becomes the command that installs it; a fault of ours stays what it is."""
+    from tracer.errors import LemmataError
+
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in ("", "pipeline", "analysis", "tracer"):
+            raise
+        raise LemmataError(
+            f"lemmata {command} needs the {extra} extra: pip install 'lemmata[{extra}]' (no module named {error.name})"
+        ) from None
+
+
+def _finish(outcomes: "list[Outcome]") -> None:
+    """Say what failed, where and why; exit code 1 if anything did."""
+    for outcome in outcomes:
+        for failure in outcome.failures:
+            print(f"lemmata: {outcome.run_id}: {failure.asset} failed: {failure.message}", file=sys.stderr)
+        if outcome.succeeded:
+            errors.print(
+                f"{outcome.run_id}: {len(outcome.computed)} assets in {outcome.seconds:.1f} s", highlight=False
+            )
+    failed = sum(not outcome.succeeded for outcome in outcomes)
+    if failed:
+        _stop(f"{failed} of {len(outcomes)} runs were not computed completely.", 1)
+    errors.print("Next: lemmata show RUN, lemmata report RUN, lemmata ui", style="dim", highlight=False)
+
+
+def _stop(message: str, code: int) -> None:
+    print(f"lemmata: {message}", file=sys.stderr)
+    raise SystemExit(code)

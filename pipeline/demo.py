@@ -1,0 +1,51 @@
+"""The demo: four real runs, every lemma tested on them, in a minute or two."""
+
+import shutil
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.materialize import Outcome, materialize_with_progress
+from pipeline.recording import record_workload
+from pipeline.show import COLOURS, judged, verdicts_of
+from tracer.store import home
+
+PROBLEMS = ("logistic", "cnn")
+OPTIMIZERS = ("sgdm", "adamw")
+
+
+def run_demo(console: Console, steps: int | None = None) -> list[Outcome]:
+    """Record the four demo runs anew, compute them, print what held. Returns what became of each."""
+    names = [(f"demo-{problem}-{optimizer}", problem, optimizer) for problem in PROBLEMS for optimizer in OPTIMIZERS]
+    for name, problem, optimizer in names:
+        path = home.runs_root() / name
+        if path.exists():
+            console.print(f"replacing the run {name} of an earlier demo", style="dim", highlight=False)
+            shutil.rmtree(path)
+        record_workload(console, problem, name, optimizer, steps, seed=0)
+        console.print(f"recorded {name}", highlight=False)
+    run_ids = [name for name, _, _ in names]
+    outcomes = materialize_with_progress(console, run_ids, None)
+    console.print(comparison(run_ids))
+    for run_id in run_ids:
+        report = home.tables_root() / run_id / "report.html"
+        if report.is_file():
+            console.print(f"report: {report}", highlight=False, soft_wrap=True)
+    console.print("All of it in the browser: lemmata ui", highlight=False)
+    return outcomes
+
+
+def comparison(run_ids: Sequence[str]) -> Table:
+    """Verdicts of several runs side by side, a line per claim."""
+    table = Table("metric", "claim", *(run_id.removeprefix("demo-") for run_id in run_ids), box=None, pad_edge=False)
+    lines: dict[tuple[str, str, str], dict[str, str]] = {}
+    for run_id in run_ids:
+        for verdict in judged(verdicts_of(home.tables_root(), run_id) or []):
+            key = verdict["metric"], verdict["claim"], verdict["pairing"]
+            lines.setdefault(key, {})[run_id] = verdict["status"]
+    for (metric, claim, _), statuses in lines.items():
+        found = (statuses.get(run_id, "–") for run_id in run_ids)
+        table.add_row(metric, claim, *(Text(status, COLOURS.get(status, "")) for status in found))
+    return table

@@ -1,0 +1,91 @@
+"""The Dagster instance: one SQLite home, configured once and opened safely by several processes."""
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+
+from tracer.errors import UsageError
+from tracer.store import home
+from tracer.store.files import write_aside
+
+PARTITIONS = "runs"  # name of the dynamic partitions: one key per recorded run
+CONFIGURATION = """\
+# Written by lemmata when this directory was new. Edit freely: it is not written again.
+telemetry:
+  enabled: false
+nux:
+  enabled: false  # a dialog that would cover the first page
+python_logs:
+  python_log_level: WARNING
+run_coordinator:
+  module: dagster.core.run_coordinator
+  class: QueuedRunCoordinator
+  config:
+    max_concurrent_runs: 2
+    dequeue_interval_seconds: 1
+compute_logs:  # an error is kept with its run anyway; capturing the output costs two processes a run
+  module: dagster._core.storage.noop_compute_log_manager
+  class: NoOpComputeLogManager
+"""
+
+
+def directory() -> Path:
+    """The instance's directory: ``$DAGSTER_HOME`` where it is set, else ``dagster`` in the project's home.
+
+    Raises:
+        UsageError: ``$DAGSTER_HOME`` is relative or not there; Dagster would refuse it with a longer text.
+    """
+    given = os.environ.get("DAGSTER_HOME")
+    if not given:
+        return home.dagster_home()
+    path = Path(given)
+    if not path.is_absolute() or not path.is_dir():
+        raise UsageError(
+            f"DAGSTER_HOME={given}: expected an absolute path of a directory that is there. "
+            "Create it, or unset DAGSTER_HOME to use the project's own."
+        )
+    return path
+
+
+def prepare() -> Path:
+    """Create, configure and initialise the instance's directory if that has not happened; return it.
+
+    Several processes that open a fresh SQLite home at once can damage it for good, so they come here first and wait
+    for one another. A home that ``$DAGSTER_HOME`` names keeps whatever configuration it has.
+    """
+    path = directory()
+    path.mkdir(parents=True, exist_ok=True)
+    with _alone(path):
+        if not os.environ.get("DAGSTER_HOME") and not (path / "dagster.yaml").exists():
+            write_aside(path / "dagster.yaml", CONFIGURATION.encode())
+        with dg.DagsterInstance.from_config(str(path)) as instance:  # each of the three makes its database when asked
+            instance.get_runs(limit=1)
+            instance.get_dynamic_partitions(PARTITIONS)
+            instance.all_instigator_state()
+    return path
+
+
+@contextmanager
+def opened() -> Iterator[dg.DagsterInstance]:
+    """The prepared instance, closed at the end."""
+    with dg.DagsterInstance.from_config(str(prepare())) as instance:
+        yield instance
+
+
+def register(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> None:
+    """Add the partitions of runs; those that are there stay as they are."""
+    instance.add_dynamic_partitions(PARTITIONS, [home.check_run_id(run_id) for run_id in run_ids])
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDONLY)  # the directory itself is the lock: nothing is left behind
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

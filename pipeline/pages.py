@@ -1,0 +1,142 @@
+"""What the pages of the UI show: descriptions of assets, and the metadata of what was computed."""
+
+import base64
+import hashlib
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from analysis.figures import figure, to_png
+from analysis.measure import Measurement
+from analysis.metric import Metric
+from analysis.tables import MODEL, TableStore
+from pipeline.checks import sentence
+from tracer.store import Trace
+
+Page = Mapping[str, Any]
+SHOWN_ROWS = 10  # of a value table; the file has all
+VERDICT_COLUMNS = ("claim", "status", "pairing", "estimate", "lower", "upper", "pairs")
+COUNTED = {"HOLDS": "holds", "FAILS": "fails", "INCONCLUSIVE": "inconclusive", "NOT APPLICABLE": "not applicable"}
+
+
+def source_version(*modules: ModuleType) -> str:
+    """Code version of what these modules compute: it changes with their text, so nobody has to remember."""
+    return version_of("".join(map(inspect.getsource, modules)))
+
+
+def version_of(text: str) -> str:
+    """A short hash of ``text``."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def formula(metric: Metric) -> dg.MetadataValue[Any]:
+    """The metric's formula as it is shown on its page."""
+    return dg.MetadataValue.md(f"```\n{metric.formula}\n```")
+
+
+def describe(metric: Metric) -> str:
+    """Description of a metric's asset in Markdown: formula, source, unit, claims and what they do not say."""
+    parts = [metric.title, f"```\n{metric.formula}\n```", f"Unit: {metric.units}."]
+    parts += [metric.paper] * bool(metric.paper)
+    parts += [f"**Claim: {claim.name}.** {claim.says} {claim.caveat}".strip() for claim in metric.claims]
+    return "\n\n".join([*parts, *metric.caveats])
+
+
+def of_trace(trace: Trace) -> Page:
+    """Page of a recorded run."""
+    page = {
+        "steps": trace.step_count,
+        "last step": trace.last_step,
+        "parameters": trace.parameters,
+        "status": trace.status,
+        "damage": "none",
+        "streams": ", ".join(trace.streams),
+        "optimizer": str(trace.manifest.optimizer.get("class", "")),
+        "size": trace.bytes,
+        "recorded": trace.manifest.created,
+        "config": dg.MetadataValue.json(dict(trace.manifest.config)),
+        "path": dg.MetadataValue.path(trace.path),
+    }
+    return {name: value for name, value in page.items() if value is not None}
+
+
+def of_geometry(store: TableStore) -> Page:
+    """Page of a run's geometry table."""
+    everything = store.scan("geometry")
+    rows = everything.filter(pl.col("block") == MODEL).collect()
+    pairs = rows.group_by("pairing").len().cast({"pairing": pl.String})
+    return {
+        **{f"pairs, {pairing}": count for pairing, count in pairs.iter_rows()},
+        "blocks": len(store.facts().blocks),
+        "dagster/row_count": everything.select(pl.len()).collect().item(),
+        "values": values(rows),
+        "path": dg.MetadataValue.path(store.path("geometry")),
+    }
+
+
+def of_metric(metric: Metric, found: Measurement, path: Path) -> Page:
+    """Page of a metric: what was claimed, what came out, the plot, and where the numbers are."""
+    judged = found.verdicts.filter(pl.col("pairing").is_in(metric.pairings))
+    estimates = judged["estimate"].drop_nulls()
+    image = base64.b64encode(to_png(figure(metric, found.table, found.verdicts))).decode()
+    return {
+        "plot": dg.MetadataValue.md(f"![{metric.name}](data:image/png;base64,{image})"),
+        **{f"{row['claim']} ({row['pairing']})": sentence(row) for row in judged.to_dicts()},
+        "verdicts": verdict_records(found.verdicts, VERDICT_COLUMNS),
+        "formula": formula(metric),
+        **({"paper": metric.paper} if metric.paper else {}),
+        **counts(judged),
+        **({"estimate": estimates[0]} if len(estimates) else {}),  # a number: the UI plots it over time
+        "values": values(found.table.filter(pl.col("block") == MODEL)),
+        "dagster/row_count": len(found.table),
+        "path": dg.MetadataValue.path(path),
+    }
+
+
+def of_verdicts(table: pl.DataFrame, path: Path) -> Page:
+    """Page of all verdicts of a run."""
+    shown = verdict_records(table, ("metric", *VERDICT_COLUMNS))
+    return {"verdicts": shown, **counts(table), "path": dg.MetadataValue.path(path)}
+
+
+def of_report(path: Path) -> Page:
+    """Page of a run's report."""
+    return {
+        "report": dg.MetadataValue.url(path.as_uri()),
+        "path": dg.MetadataValue.path(path),
+        "size": path.stat().st_size,
+    }
+
+
+def counts(verdicts: pl.DataFrame) -> dict[str, int]:
+    """How many verdicts there are of each status."""
+    return {name: int((verdicts["status"] == status).sum()) for status, name in COUNTED.items()}
+
+
+def verdict_records(verdicts: pl.DataFrame, columns: Sequence[str]) -> dg.TableMetadataValue:
+    """Verdicts as a table on a page."""
+    return _records(verdicts.select(columns).to_dicts(), columns)
+
+
+def values(table: pl.DataFrame) -> dg.TableMetadataValue:
+    """The last rows of a table of the whole model; the file has all."""
+    columns = [name for name in table.columns if name != "block"]
+    return _records(table.tail(SHOWN_ROWS).to_dicts(), columns)
+
+
+def _records(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> dg.TableMetadataValue:
+    # all as text: a page's table can hold neither NaN nor null, and they are two answers
+    schema = dg.TableSchema([dg.TableColumn(name) for name in columns])
+    records = [dg.TableRecord({name: _text(row[name]) for name in columns}) for row in rows]
+    return dg.MetadataValue.table(records, schema)
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "missing"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

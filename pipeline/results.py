@@ -1,0 +1,39 @@
+"""What has been computed for a run, read back; what belongs to another content or formula is left out."""
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from analysis.metric import Metric
+from analysis.tables import TableStore
+from tracer.errors import FormatError
+
+Results = dict[str, tuple[Metric, pl.DataFrame, pl.DataFrame]]  # name: metric, values, verdicts
+
+
+def current_verdicts(store: TableStore, metrics: Mapping[str, Metric]) -> pl.DataFrame:
+    """Verdicts of all metrics of a run, one below the other, in the order of ``metrics``.
+
+    A metric whose last computation failed, or saw an older recording or formula, has no row here: an outdated number
+    never stands beside current ones.
+
+    Raises:
+        FormatError: none of the metrics has been computed.
+    """
+    found = [verdicts for _, _, verdicts in measurements(store, metrics).values()]
+    if not found:
+        raise FormatError(f"{store.directory}: no metric has been computed. Run `lemmata materialize {store.run_id}`.")
+    return pl.concat(found, how="vertical_relaxed")
+
+
+def measurements(store: TableStore, metrics: Mapping[str, Metric]) -> Results:
+    """Metric, values and verdicts of every metric that is up to date for this run."""
+    digest = store.facts().digest
+    found: Results = {}
+    for name, metric in metrics.items():
+        if store.exists(f"verdicts/{name}") and store.exists(f"metrics/{name}"):
+            verdicts = store.scan(f"verdicts/{name}").collect()
+            current = (verdicts["fingerprint"] == metric.fingerprint) & (verdicts["digest"] == digest)
+            if current.all():
+                found[name] = metric, store.scan(f"metrics/{name}").collect(), verdicts.drop("digest")
+    return found

@@ -1,0 +1,64 @@
+"""Shared by the tests of the pipeline: a home of their own, and real runs recorded once a session."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+VARIABLES = ("LEMMATA_HOME", "LEMMATA_METRICS", "LEMMATA_EXECUTOR", "DAGSTER_HOME")
+
+
+@pytest.fixture(scope="session")
+def recorded_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ``runs`` directory with two recorded runs, ``sgdm`` and ``adamw``; copy it, do not write into it."""
+    from tracer.workloads import train
+
+    root = tmp_path_factory.mktemp("recorded") / "runs"
+    root.mkdir()
+    for optimizer in ("sgdm", "adamw"):
+        train("logistic", root / optimizer, optimizer=optimizer, steps=60)
+    return root
+
+
+@pytest.fixture(scope="module")
+def module_home(tmp_path_factory: pytest.TempPathFactory, recorded_runs: Path) -> Iterator[Path]:
+    """A home with the two recorded runs, shared by the tests of one module; $LEMMATA_HOME names it."""
+    with pytest.MonkeyPatch.context() as environment:
+        yield _home(environment, tmp_path_factory.mktemp("home"), recorded_runs)
+
+
+@pytest.fixture
+def home(tmp_path: Path, recorded_runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with the two recorded runs, for one test; $LEMMATA_HOME names it."""
+    return _home(monkeypatch, tmp_path / "home", recorded_runs)
+
+
+@pytest.fixture
+def recorded_run(home: Path) -> Path:
+    """Directory of one recorded run in the test's own home."""
+    return home / "runs" / "sgdm"
+
+
+@pytest.fixture
+def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home that is not there yet."""
+    return _environment(monkeypatch, tmp_path / "home")
+
+
+def _home(environment: pytest.MonkeyPatch, path: Path, runs: Path) -> Path:
+    shutil.copytree(runs, path / "runs")
+    return _environment(environment, path)
+
+
+def _environment(environment: pytest.MonkeyPatch, path: Path) -> Path:
+    for name in VARIABLES:
+        environment.delenv(name, raising=False)
+    environment.setenv("LEMMATA_HOME", str(path))
+    return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
