@@ -1,0 +1,1 @@
+"""From a trace to numbers, and from numbers to verdicts."""

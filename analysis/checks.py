@@ -156,7 +156,11 @@ def _consecutive(tables: Tables) -> pl.LazyFrame:
     keys = ["step", "block"]
     before = tables.path.select(pl.col("step") + 1, "block", pl.col("x_x").alias("x_x before"))
     steps = tables.geometry.filter(pl.col("pairing").cast(pl.String) == "previous").select("pairing", *keys, "d_d")
-    return tables.path.select(*keys, "x_x", "x_d").join(before, on=keys).join(steps, on=keys)
+    return (
+        tables.path.select(*keys, "x_x", "x_d")
+        .join(before, on=keys, maintain_order="left")
+        .join(steps, on=keys, maintain_order="left")
+    )
 
 
 def _blocks_and_model(geometry: pl.LazyFrame) -> pl.LazyFrame:
@@ -180,7 +184,7 @@ def _one_sum(joined: pl.LazyFrame, name: str) -> pl.LazyFrame:
     return joined.select(
         "pairing",
         "step",
-        pl.lit(name).alias("block"),
+        pl.lit(f"{MODEL} ({name})").alias("block"),
         residual=pl.when(one_sided).then(1.0).otherwise((model - blocks).abs()),
         magnitude=pl.when(one_sided).then(0.0).otherwise(magnitude),
     )

@@ -51,7 +51,7 @@ def figure(metric: Metric, table: pl.DataFrame, verdicts: pl.DataFrame) -> Figur
             panels[1].plot(step, value, color=colour, lw=1.6, label=series.title)
         panels[1].axhline(0, color=INK, lw=0.7, alpha=0.6)
     for panel in panels:
-        _dress(panel, str(metric.units), last=panel is panels[-1])
+        _dress(panel, str(metric.units), legend_at=0.0 if panel is not panels[-1] else -0.15 if sums else -0.09)
     panels[-1].set_xlabel("step", color=INK, fontsize=9, loc="right")
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     return fig
@@ -74,7 +74,7 @@ def to_svg(fig: Figure) -> str:
     fig.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     text = out.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
     name = re.sub(r"\W", "-", str(fig.get_label())) or "figure"
     numbers: dict[str, str] = {}
     for found in re.findall(r'\bid="([^"]+)"', text):
@@ -165,11 +165,11 @@ def _heading(axes: Axes, metric: Metric, verdicts: pl.DataFrame, pairing: str) -
         said = ["UNPAIRED minibatches: mostly noise of the data, never a verdict"]
     run = verdicts["run_id"][0] if len(verdicts) else ""
     lines = [f"{metric.formula}      run {run}" if len(metric.formula) < 70 else f"run {run}", "   ·   ".join(said)]
-    axes.set_title("\n".join(line for line in lines if line), loc="left", fontsize=8.5, color=INK)
-    axes.figure.suptitle(metric.title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+    axes.set_title("\n".join(line for line in lines if line), loc="left", fontsize=8.5, color=INK, parse_math=False)
+    axes.figure.suptitle(metric.title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK, parse_math=False)
 
 
-def _dress(axes: Axes, unit: str, last: bool) -> None:
+def _dress(axes: Axes, unit: str, legend_at: float) -> None:
     axes.set_facecolor("none")
     axes.set_ylabel(unit, color=INK, fontsize=9)
     axes.tick_params(colors=INK, labelsize=8.5, which="both")
@@ -180,8 +180,18 @@ def _dress(axes: Axes, unit: str, last: bool) -> None:
         spine.set_color(INK)
     if axes.get_legend_handles_labels()[0]:
         # below the axes, where it hides no value
-        place = {"loc": "upper left", "bbox_to_anchor": (0, -0.09 if last else 0.0)}
-        axes.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=4, columnspacing=1.2, borderaxespad=0.3, **place)
+        legend = axes.legend(
+            loc="upper left",
+            bbox_to_anchor=(0, legend_at),
+            frameon=False,
+            fontsize=8,
+            labelcolor=INK,
+            ncols=4,
+            columnspacing=1.2,
+            borderaxespad=0.3,
+        )
+        for words in legend.get_texts():
+            words.set_parse_math(False)  # a dollar sign in a title is a dollar sign
 
 
 def _scale(axes: Axes, value: Floats) -> None:
@@ -191,8 +201,12 @@ def _scale(axes: Axes, value: Floats) -> None:
     if (value > 0).all():
         axes.set_yscale("log")
         return
-    # linear as far as half of the values reach, so that a mean that crosses zero stays readable
-    axes.set_yscale("symlog", linthresh=10.0 ** np.floor(np.log10(np.median(size))), linscale=1.5)
+    # linear as far as half of the values reach, so that a mean that crosses zero stays readable; a run that explodes
+    # would put everything before it on that line
+    usual = np.quantile(size, 0.5 if size.max() < 1e12 * size.min() else 0.1)
+    decades = np.log10(size.max() / usual)
+    # the linear part keeps room for its labels beside many decades
+    axes.set_yscale("symlog", linthresh=10.0 ** np.floor(np.log10(usual)), linscale=max(1.5, 0.1 * decades))
 
 
 def _defined(rows: pl.DataFrame, name: str) -> tuple[Steps, Floats]:

@@ -175,7 +175,8 @@ def _why_not(
     if not len(evidence.step):
         return f"no pairs with pairing {pairing!r}: a pair needs two consecutive recorded steps"
     if evidence.missing.all():
-        names = [n for n in claim_columns(metric, claim) if n not in _KEYS and chosen[n].null_count() == len(chosen)]
+        gone = {n for n in chosen.columns if chosen[n].null_count() == len(chosen)}
+        names = [n for n in metric.columns if n in gone] or [n for n in claim_columns(metric, claim) if n in gone]
         absent = "; ".join(f"needs {name}: {_absence(name, tables)}" for name in names)
         return absent or "no pair has every column it needs"
     return "descriptive: the metric makes no claim" if claim is _NOTHING else None

@@ -71,7 +71,7 @@ class Finding:
     tolerance: float
     worst: float
     worst_step: int | None
-    violations: int
+    violations: int | None
     effective_samples: float
 
 
@@ -114,7 +114,7 @@ def _numbers(claim: Claim, evidence: Evidence, interval: Interval) -> Finding:
         tolerance=float(tolerance[worst] if every_step else tolerance.mean()) if worst is not None else np.nan,
         worst=float(quantity[worst]) if worst is not None else np.nan,
         worst_step=int(step[worst]) if worst is not None else None,
-        violations=int(beyond.sum()),
+        violations=None if claim.over == "trend" else int(beyond.sum()),  # a trend bounds no single value
         effective_samples=interval.effective_samples,
     )
 

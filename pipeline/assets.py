@@ -19,7 +19,7 @@ from analysis.metric import Metric
 from analysis.tables import TableStore
 from pipeline import checks, pages
 from pipeline.instance import PARTITIONS
-from pipeline.results import current_verdicts, measurements
+from pipeline.results import current_verdicts, measurements, read_config, write_config
 from tracer.errors import FormatError
 from tracer.store import Trace, home, verify
 from tracer.store.layout import VERSION
@@ -99,11 +99,13 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
 )
 def geometry(context: dg.AssetExecutionContext) -> Result:
     """Inner products of every pair of neighbouring points: the last place where vectors are read."""
-    tables = analysis.geometry.geometry(Trace(home.runs_root() / context.partition_key))
+    recorded = Trace(home.runs_root() / context.partition_key)
+    tables = analysis.geometry.geometry(recorded)
     into = store(context.partition_key)
     for name in ("geometry", "path", "steps"):
         into.write(name, getattr(tables, name).collect())
     into.write_facts(tables.facts)
+    write_config(into, recorded.manifest.config)
     return dg.MaterializeResult(
         metadata=pages.of_geometry(into), check_results=checks.identities(trace_checks(into.tables()))
     )
@@ -154,7 +156,7 @@ def broken_asset(name: str, error: str) -> dg.AssetsDefinition:
     return broken
 
 
-def summaries(metrics: dict[str, Metric]) -> list[dg.AssetsDefinition]:
+def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.AssetsDefinition]:
     """The assets that gather what the metrics found: ``verdicts`` and ``report``."""
     fingerprints = "".join(f"{name}={metric.fingerprint};" for name, metric in sorted(metrics.items()))
 
@@ -185,7 +187,8 @@ def summaries(metrics: dict[str, Metric]) -> list[dg.AssetsDefinition]:
         """One HTML file with every verdict and plot of this run, to keep or to send."""
         into = store(context.partition_key)
         tables = into.tables()
-        html = analysis.report.report(tables.facts, measurements(into, metrics), trace_checks(tables))
+        found, checked = measurements(into, metrics), trace_checks(tables)
+        html = analysis.report.report(tables.facts, found, checked, read_config(into), broken)
         path = into.write_text("report.html", html)
         return dg.MaterializeResult(metadata=pages.of_report(path))
 

@@ -95,10 +95,10 @@ def _claim(claim: str, rows: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult
 
 
 def sentence(row: Mapping[str, Any]) -> str:
-    """A verdict in one line: what came out, why, and the numbers."""
-    names = ("pairing", "reference", "window", "pairs", "undefined", "missing", "estimate", "lower", "upper")
-    numbers = ", ".join(f"{name} {_short(row[name])}" for name in names if row.get(name) not in (None, ""))
-    return f"{row['status']}: {row['reason']} ({numbers})"
+    """A verdict in one line: what came out, why, against which points, and the numbers."""
+    names = ("pairs", "undefined", "missing", "estimate", "lower", "upper")
+    numbers = [f"{name} {_short(row[name])}" for name in names if row.get(name) is not None]
+    return f"{row['status']}: {row['reason']} ({'; '.join((row['reference'], row['window'], ', '.join(numbers)))})"
 
 
 def _short(value: object) -> str:

@@ -85,9 +85,11 @@ def record(
     workload: Annotated[
         str, typer.Argument(help="A built-in problem: logistic, mlp, cnn, … (a wrong name lists all).")
     ],
-    run: Annotated[str | None, typer.Option(help="Name of the new run.  [default: WORKLOAD-OPTIMIZER-SEED]")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Name of the new run.", show_default="WORKLOAD-OPTIMIZER-SEED")
+    ] = None,
     optimizer: Annotated[str, typer.Option(help=f"One of {OPTIMIZERS}.")] = "sgdm",
-    steps: Annotated[int | None, typer.Option(help="Optimizer updates.  [default: the workload's own]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer updates.", show_default="the workload's own")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the first weights and of the minibatches.")] = 0,
     look_back: Annotated[
         bool,

@@ -24,7 +24,7 @@ def build() -> dg.Definitions:
             assets.geometry,
             *map(assets.metric_asset, good.values()),
             *(assets.broken_asset(name, error) for name, error in broken.items()),
-            *assets.summaries(good),
+            *assets.summaries(good, broken),
         ],
         jobs=[sensor.EVERYTHING],
         sensors=[

@@ -10,7 +10,9 @@ from rich.text import Text
 from pipeline.materialize import Outcome, materialize_with_progress
 from pipeline.recording import record_workload
 from pipeline.show import COLOURS, judged, verdicts_of
+from tracer.errors import UsageError
 from tracer.store import home
+from tracer.store.run_writer import being_written
 
 PROBLEMS = ("logistic", "cnn")
 OPTIMIZERS = ("sgdm", "adamw")
@@ -22,6 +24,8 @@ def run_demo(console: Console, steps: int | None = None) -> list[Outcome]:
     for name, problem, optimizer in names:
         path = home.runs_root() / name
         if path.exists():
+            if being_written(path):
+                raise UsageError(f"{path}: another demo is recording this run. Wait until it has finished.")
             console.print(f"replacing the run {name} of an earlier demo", style="dim", highlight=False)
             shutil.rmtree(path)
         record_workload(console, problem, name, optimizer, steps, seed=0)

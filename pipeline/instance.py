@@ -8,6 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from pipeline.abandoned import cancel_abandoned
 from tracer.errors import UsageError
 from tracer.store import home
 from tracer.store.files import write_aside
@@ -71,8 +72,9 @@ def prepare() -> Path:
 
 @contextmanager
 def opened() -> Iterator[dg.DagsterInstance]:
-    """The prepared instance, closed at the end."""
+    """The prepared instance, closed at the end; runs of processes that died are reported as cancelled."""
     with dg.DagsterInstance.from_config(str(prepare())) as instance:
+        cancel_abandoned(instance)
         yield instance
 
 

@@ -9,6 +9,7 @@ import dagster as dg
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from pipeline.abandoned import owner
 from pipeline.definitions import build
 from pipeline.instance import opened, register
 from tracer.errors import UsageError
@@ -122,6 +123,7 @@ def _execute(
         asset_selection=[dg.AssetKey(name) for name in assets],
         run_config=QUIET,
         run_id=dagster_run,
+        tags=owner(),
         raise_on_error=False,
     )
     events = result.all_events

@@ -83,7 +83,7 @@ def of_metric(metric: Metric, found: Measurement, path: Path) -> Page:
     """Page of a metric: what was claimed, what came out, the plot, and where the numbers are."""
     judged = found.verdicts.filter(pl.col("pairing").is_in(metric.pairings))
     estimates = judged["estimate"].drop_nulls()
-    image = base64.b64encode(to_png(figure(metric, found.table, found.verdicts))).decode()
+    image = base64.b64encode(to_png(figure(metric, found.table, found.verdicts), dpi=100)).decode()
     return {
         "plot": dg.MetadataValue.md(f"![{metric.name}](data:image/png;base64,{image})"),
         **{f"{row['claim']} ({row['pairing']})": sentence(row) for row in judged.to_dicts()},

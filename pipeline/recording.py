@@ -5,9 +5,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tracer.errors import UsageError
 from tracer.store import home
 from tracer.store.home import resolve_run
-from tracer.errors import UsageError
 
 
 def record_workload(

@@ -1,6 +1,8 @@
 """What has been computed for a run, read back; what belongs to another content or formula is left out."""
 
+import json
 from collections.abc import Mapping
+from typing import Any
 
 import polars as pl
 
@@ -37,3 +39,14 @@ def measurements(store: TableStore, metrics: Mapping[str, Metric]) -> Results:
             if current.all():
                 found[name] = metric, store.scan(f"metrics/{name}").collect(), verdicts.drop("digest")
     return found
+
+
+def write_config(store: TableStore, config: Mapping[str, Any]) -> None:
+    """Keep what the run's owner noted beside the tables: the report must not need the recording."""
+    store.write_text("config.json", json.dumps(config))
+
+
+def read_config(store: TableStore) -> dict[str, Any]:
+    """What the run's owner noted, empty where nothing was kept."""
+    path = store.directory / "config.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}

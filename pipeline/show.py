@@ -98,6 +98,9 @@ def print_run(console: Console, run: Row, verdicts: list[dict[str, Any]] | None)
         console.print(f"No verdicts yet. Compute them: lemmata materialize {run['run_id']}", highlight=False)
     else:
         console.print(verdict_table(verdicts))
+        console.print()
+        for reason in reasons(verdicts):
+            console.print(reason)
 
 
 def _lines(run: Row) -> Iterable[tuple[str, str]]:
@@ -135,23 +138,28 @@ def judged(verdicts: Iterable[Row]) -> list[Row]:
 
 
 def verdict_table(verdicts: Iterable[Row]) -> Table:
-    """Verdicts, a line each: what was claimed, what came out, and the numbers behind it."""
-    table = Table("metric", "claim", "verdict", "estimate", "interval", "pairs", "why", box=None, pad_edge=False)
-    table.columns[3].justify = table.columns[5].justify = "right"
+    """Verdicts, a line each: what was claimed, what came out, and the numbers."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("metric", "claim", "verdict", "estimate", "interval", "pairs"):
+        table.add_column(name, no_wrap=True, justify="right" if name in ("estimate", "pairs") else "left")
     for v in judged(verdicts):
-        low, high = number(v.get("lower")), number(v.get("upper"))
+        low, high = number(v["lower"]), number(v["upper"])
         interval = f"{low} … {high}" if low or high else ""
-        status = Text(str(v["status"]), COLOURS.get(str(v["status"]), ""))
-        table.add_row(
-            v["metric"],
-            v["claim"],
-            status,
-            number(v.get("estimate")),
-            interval,
-            str(v.get("pairs") or 0),
-            v.get("reason"),
-        )
+        table.add_row(v["metric"], v["claim"], coloured(v), number(v["estimate"]), interval, f"{v['pairs']:,}")
     return table
+
+
+def reasons(verdicts: Iterable[Row]) -> Iterable[Text]:
+    """Why each claim that does not hold does not, worst first; the wording is that of the verdict."""
+    for status in ("FAILS", "INCONCLUSIVE", "NOT APPLICABLE"):
+        for v in judged(verdicts):
+            if v["status"] == status:
+                yield Text.assemble(coloured(v), f"  {v['metric']}, {v['claim']}: {v['reason']}")
+
+
+def coloured(verdict: Row) -> Text:
+    """The status in its colour."""
+    return Text(verdict["status"], COLOURS[verdict["status"]])
 
 
 def optimizer_name(run: Row) -> str:

@@ -47,7 +47,7 @@ def test_version_and_help_of_every_command(lemmata: Lemmata) -> None:
 
 def test_a_recorded_run_is_listed_shown_and_verified(empty_home: Path, lemmata: Lemmata) -> None:
     assert "No runs" in lemmata("ls")[1]
-    code, out, err = lemmata("record", "logistic", "--optimizer", "adamw", "--steps", "5", "--run", "first")
+    code, out, _ = lemmata("record", "logistic", "--optimizer", "adamw", "--steps", "5", "--run", "first")
     assert (code, out.splitlines()[0]) == (0, str(empty_home / "runs" / "first"))
     assert "first" in lemmata("ls")[1]
     (listed,) = json.loads(lemmata("ls", "--json")[1])
@@ -115,7 +115,12 @@ def test_an_interrupted_run_says_where_it_ended(empty_home: Path, lemmata: Lemma
     program = """
 import os, signal
 from tracer.workloads import train
-train("logistic", "cut", steps=50, progress=lambda done, total, loss: done == 20 and os.kill(os.getpid(), signal.SIGKILL))
+
+def stop(done, total, loss):
+    if done == 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train("logistic", "cut", steps=50, progress=stop)
 """
     killed = subprocess.run([sys.executable, "-c", program], env=os.environ, check=False)
     assert killed.returncode == -signal.SIGKILL
@@ -153,6 +158,23 @@ def test_materialize_goes_on_after_a_failed_run_and_names_the_file(recorded_run:
     assert "1 of 2 runs" in err
     assert lemmata("show", "adamw")[1].count("convexity_gap") > 0
     assert "No verdicts yet" in lemmata("show", "sgdm")[1]
+
+
+def test_the_demo_ends_with_verdicts_reports_and_the_next_command_and_can_be_repeated(
+    empty_home: Path, lemmata: Lemmata, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.demo.PROBLEMS", ("logistic",))  # one run: the README's own test has all four
+    monkeypatch.setattr("pipeline.demo.OPTIMIZERS", ("adamw",))
+    code, out, _ = lemmata("demo", "--steps", "40")
+    assert code == 0
+    assert "convexity_gap" in out
+    reports = [line.removeprefix("report: ") for line in out.splitlines() if line.startswith("report: ")]
+    assert [Path(report).is_file() for report in reports] == [True]
+    assert "lemmata ui" in out.splitlines()[-1]
+    code, out, _ = lemmata("demo", "--steps", "20")
+    assert code == 0
+    assert "replacing" in out
+    assert [run["steps"] for run in json.loads(lemmata("ls", "--json")[1])] == [21]
 
 
 def test_a_missing_extra_is_named_with_the_command_that_installs_it(
