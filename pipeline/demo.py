@@ -12,7 +12,7 @@ from pipeline.recording import record_workload
 from pipeline.show import COLOURS, judged, verdicts_of
 from tracer.errors import UsageError
 from tracer.store import home
-from tracer.store.run_writer import being_written
+from tracer.store.lock import being_written
 
 PROBLEMS = ("logistic", "cnn")
 OPTIMIZERS = ("sgdm", "adamw")

@@ -1,5 +1,6 @@
 """Writing one chunk: reserve, pwrite the rows, commit, seal. No HDF5 call per step."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tracer.store.files import ASIDE, pwrite, reserve, sync, sync_directory, write_aside
-from tracer.store.layout import OPEN, Layout, chunk_name, digest, seal_record
+from tracer.store.header import Header
+from tracer.store.layout import OPEN, Bytes, Layout, chunk_name, digest, seal_record
 from tracer.store.skeleton import Skeleton
 
 Rows = dict[str, npt.NDArray[np.generic]]
@@ -49,6 +51,10 @@ class ChunkWriter:
 
     def write(self, step: int, record: pa.RecordBatch, rows: Rows) -> None:
         """Append one step: ``rows`` maps stream names to vectors of shape ``(d,)``, ``record`` has one row."""
+        if os.fstat(self._file).st_nlink == 0:  # writing on would succeed, into nothing
+            raise FileNotFoundError(
+                errno.ENOENT, "the file was removed while it was being recorded", str(self._vectors)
+            )
         for stream, row in rows.items():
             pwrite(self._file, row, self.skeleton.header.streams[stream] + self.rows * self.layout.row_bytes)
         message = record.serialize()
@@ -71,7 +77,7 @@ class ChunkWriter:
 
         The sealed record file comes first and the vectors' rename last, so at any moment one whole chunk is readable.
         """
-        records = _record_file(self.schema, self._batches)
+        records = record_file(pa.Table.from_batches(self._batches, self.schema))
         write_aside(self.directory / chunk_name(self.number, "arrow"), records)
         seal = seal_record(self.rows, digest(self._commits), digest(records))
         path = self.directory / chunk_name(self.number, "h5")
@@ -103,19 +109,23 @@ class ChunkWriter:
         self._records.unlink()
 
     def _shrink(self, smaller: Skeleton, seal: bytes, path: Path) -> None:
-        aside = path.with_name(path.name + ASIDE)
-        aside.unlink(missing_ok=True)
-        target = _create(aside, smaller)
-        try:
-            for stream in self.layout.streams:
-                source = self.skeleton.header.streams[stream]
-                _copy(self._file, target, source, smaller.header.streams[stream], self.rows * self.layout.row_bytes)
-            pwrite(target, self._commits, smaller.header.commit)
-            pwrite(target, seal, smaller.header.seal)
-            sync(target)
-        finally:
-            os.close(target)
-        os.replace(aside, path)
+        shrink(self._file, self.skeleton.header, smaller, self._commits, seal, path)
+
+
+def shrink(source: int, header: Header, smaller: Skeleton, commits: Bytes, seal: bytes, path: Path) -> None:
+    """Write the sealed file ``path`` with the first ``smaller.rows`` rows of an open one, whole or not at all."""
+    aside = path.with_name(path.name + ASIDE)
+    aside.unlink(missing_ok=True)
+    target = _create(aside, smaller)
+    try:
+        for stream, place in smaller.header.streams.items():
+            _copy(source, target, header.streams[stream], place, smaller.rows * header.layout.row_bytes)
+        pwrite(target, commits, smaller.header.commit)
+        pwrite(target, seal, smaller.header.seal)
+        sync(target)
+    finally:
+        os.close(target)
+    os.replace(aside, path)
 
 
 def _create(path: Path, skeleton: Skeleton) -> int:
@@ -137,9 +147,9 @@ def _copy(source: int, target: int, start: int, to: int, count: int) -> None:
         pwrite(target, os.pread(source, min(piece, count - at), start + at), to + at)
 
 
-def _record_file(schema: pa.Schema, batches: list[pa.RecordBatch]) -> bytes:
+def record_file(table: pa.Table) -> bytes:
+    """Bytes of a sealed record file."""
     sink = pa.BufferOutputStream()
-    table = pa.Table.from_batches(batches, schema).combine_chunks()
-    with pa.ipc.new_file(sink, schema) as writer:
-        writer.write_table(table)
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]

@@ -15,13 +15,13 @@ import xxhash
 
 from tracer.errors import FormatError
 from tracer.store.chunk import Chunk, open_chunk, read_records
-from tracer.store.layout import OPEN, chunk_name, chunk_number, record_schema
+from tracer.store.layout import chunk_name, chunk_number, record_schema
+from tracer.store.lock import being_written
 from tracer.store.manifest import Block, Manifest, read_manifest
-from tracer.store.run_writer import being_written
 
 Progress = Callable[[int, int], None]  # chunks done, chunks in all
 
-_sound: set[tuple[str, int, int, int, int]] = set()  # chunks verified in this process: path, inode, size, mtime, rows
+_sound: set[tuple[int, ...]] = set()  # chunks verified in this process: Chunk.identity and rows
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,11 @@ class Trace:
         Raises:
             FormatError: a record file is missing or damaged.
         """
-        tables = [read_records(self._record_path(i), c, self._schema) for i, c in enumerate(self._chunks)]
-        table = pa.concat_tables([self._schema.empty_table(), *tables])
+        tables = [self._schema.empty_table()]
+        for (whole, table), chunk in zip(self._opened, self._chunks, strict=True):
+            read = read_records(self._record_path(whole), whole, self._schema) if table is None else table
+            tables.append(read.slice(0, len(chunk.steps)))
+        table = pa.concat_tables(tables)
         for stream in ("x", "g", "h"):
             parts = [np.empty(0, bool)]
             parts += [c.has.get(stream, np.zeros(len(c.steps), bool)) for c in self._chunks]
@@ -178,7 +181,7 @@ class Trace:
                 found += self._damage(chunk)
                 if chunk.torn and self.status != "recording":
                     found.append(Damage(path, "last commit record", "incomplete; its step is not counted"))
-                read_records(self._record_path(number), chunk, self._schema)
+                read_records(self._record_path(chunk), chunk, self._schema)
             except FormatError as error:
                 found.append(Damage(path, "file", str(error)))
             if progress:
@@ -188,20 +191,35 @@ class Trace:
         return found
 
     @cached_property
+    def _opened(self) -> list[tuple[Chunk, pa.Table | None]]:
+        """Chunks as they stand in the files; with its records, where they will be renamed when the chunk is sealed."""
+        for _ in range(5):
+            try:
+                chunks = [open_chunk(path, self.manifest.layout, self.run_id, sealed) for path, sealed in self._files]
+                return [(c, None if c.sealed else read_records(self._record_path(c), c, self._schema)) for c in chunks]
+            except FormatError:
+                files = _chunk_files(self.path)
+                if files == self._files:
+                    raise
+                self._files = files  # a living writer sealed the chunk between our looking and our opening
+        raise FormatError(f"{self.path}: changes faster than it can be read. Try again, or wait until recording ends.")
+
+    @cached_property
     def _chunks(self) -> list[Chunk]:
-        chunks = [open_chunk(path, self.manifest.layout, self.run_id, sealed) for path, sealed in self._files]
-        for before, after in pairwise(chunks):
-            if len(before.steps) and len(after.steps) and before.steps[-1] >= after.steps[0]:
+        chunks = [chunk for chunk, _ in self._opened]
+        for i, (before, after) in enumerate(pairwise(chunks)):
+            if not len(before.steps) or not len(after.steps) or before.steps[-1] < after.steps[0]:
+                continue
+            if before.steps[-1] > after.steps[0] or not before.ends_with_final_point:
                 raise FormatError(f"{after.path}: its steps do not follow those of {before.path.name}.")
+            chunks[i] = before.without_last()  # the run went on from its final point
         return chunks
 
-    def _record_path(self, number: int) -> Path:
-        sealed = self._files[number][1]
-        return self.path / (chunk_name(number, "arrow") + ("" if sealed else OPEN))
+    def _record_path(self, chunk: Chunk) -> Path:
+        return chunk.path.with_name(chunk.path.name.replace(".h5", ".arrow"))
 
     def _damage(self, chunk: Chunk) -> Iterator[Damage]:
-        stat = chunk.path.stat()
-        key = (str(chunk.path), stat.st_ino, stat.st_size, stat.st_mtime_ns, len(chunk.steps))
+        key = (*chunk.identity, len(chunk.steps))
         if key in _sound:
             return
         sound = True
