@@ -95,7 +95,7 @@ class Tracer:
         layout = manifest.layout
         device = self._subject.parameters[0].device
         slots = max(2, min(4, RING_BYTES // layout.step_bytes))
-        self._ring = Ring(self._writer, layout, slots, device.type == "cuda", ("loss", "loss_previous"))
+        self._ring = Ring(self._writer, layout, slots, device, ("loss", "loss_previous"))
         flat = torch.zeros(layout.parameters if look_back else 0, dtype=self._subject.dtype, device=device)
         self._previous = self._subject.views(flat) if look_back else []
         self._has_previous = False
