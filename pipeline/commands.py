@@ -100,7 +100,7 @@ def record(
 ) -> None:
     """Train a built-in problem and record every step.
 
-    To record your own training, put `with tracer.Tracer(...)` around your loop; the README shows the ten lines.
+    To record your own training, put `with tracer.Tracer(...)` around your loop; the README shows the three lines.
     """
     from pipeline.recording import record_workload
 
@@ -155,7 +155,8 @@ def verify(run: Run) -> None:
     if found:
         _stop("\n".join([*map(str, found), f"{path.name}: damaged. Restore what is named above from a copy."]), 1)
     trace = Trace(path)
-    print(f"{path.name}: sound, {trace.step_count} steps, {trace.status}")
+    torn = "; the step being written at the end is not counted" if trace.torn else ""
+    print(f"{path.name}: sound, {trace.step_count} steps, {trace.status}{torn}")
 
 
 @app.command(epilog="Example: lemmata materialize --all --metric convexity_gap")

@@ -42,3 +42,8 @@ def test_every_acknowledged_step_survives_sigkill(tmp_path, attempt):
             assert np.array_equal(chunk.g[row], g)
     assert trace.records()["step"].to_pylist() == trace.steps.tolist()
     assert verify(tmp_path / "run") == []
+    said = subprocess.run(
+        [Path(sys.executable).parent / "lemmata", "show", tmp_path / "run"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "interrupted" in said
+    assert f"last acknowledged step {trace.last_step}" in said, said

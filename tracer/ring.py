@@ -23,7 +23,8 @@ class Slot:
     """Room for one step: a flat tensor of shape ``(d,)`` per stream, and the step record.
 
     ``flat`` and ``scalars`` are where training writes, on its own device; ``host``, its numpy views ``rows``, and
-    ``values`` are the same numbers on the host. ``scalars`` is float64, for values that may still be on their way when the step ends.
+    ``values`` are the same numbers on the host. ``scalars`` is float64, for values that may still be on their way when
+    the step ends.
     """
 
     flat: dict[str, torch.Tensor]

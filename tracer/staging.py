@@ -48,9 +48,9 @@ class Staging:
             a function that waits until they have arrived.
         """
         flat, scalars = self._sets[self._next]
-        filled = torch.cuda.Event()
+        filled = torch.cuda.Event()  # type: ignore[no-untyped-call]
         filled.record(torch.cuda.current_stream(self._device))
-        emptied = torch.cuda.Event()
+        emptied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         with torch.cuda.stream(self._side):
             self._side.wait_event(filled)
             for stream, target in host.items():

@@ -179,8 +179,6 @@ class Trace:
             try:
                 chunk = open_chunk(path, self.manifest.layout, self.run_id, sealed)
                 found += self._damage(chunk)
-                if chunk.torn and self.status != "recording":
-                    found.append(Damage(path, "last commit record", "incomplete; its step is not counted"))
                 read_records(self._record_path(chunk), chunk, self._schema)
             except FormatError as error:
                 found.append(Damage(path, "file", str(error)))
