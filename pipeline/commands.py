@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from pipeline.program import program
+
 if TYPE_CHECKING:
     from pipeline.materialize import Outcome
 
@@ -106,7 +108,7 @@ def record(
 
     path = record_workload(errors, workload, run or f"{workload}-{optimizer}-{seed}", optimizer, steps, seed, look_back)
     print(path)
-    errors.print(f"Next: lemmata materialize {path.name}", style="dim", highlight=False)
+    errors.print(f"Next: {program()} materialize {path.name}", style="dim", highlight=False)
 
 
 @app.command("ls", epilog="Example: lemmata ls --json | jq '.[].run_id'")
@@ -274,7 +276,9 @@ def _finish(outcomes: "list[Outcome]") -> None:
     failed = sum(not outcome.succeeded for outcome in outcomes)
     if failed:
         _stop(f"{failed} of {len(outcomes)} runs were not computed completely.", 1)
-    errors.print("Next: lemmata show RUN, lemmata report RUN, lemmata ui", style="dim", highlight=False)
+    if len(outcomes) == 1:
+        run_id = outcomes[0].run_id
+        errors.print(f"Next: {program()} show {run_id}, or report {run_id}, or ui", style="dim", highlight=False)
 
 
 def _stop(message: str, code: int) -> None:
