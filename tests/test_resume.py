@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.by_hand import manifest, vectors, write_run
-from tests.test_crash import killed_run
+from tests.faults import killed_run
 from tracer.errors import RecordingError, UsageError
 from tracer.store import Trace, verify
 from tracer.store.run_writer import RunWriter

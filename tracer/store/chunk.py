@@ -69,6 +69,10 @@ class Chunk:
             has={s: v[:-1] for s, v in self.has.items()},
         )
 
+    def unmapped(self) -> "Chunk":
+        """The same chunk without its vectors: a mapped file costs a descriptor and, once read, memory."""
+        return replace(self, commits=self.commits.copy(), streams={})
+
     def damage(self, layout: Layout) -> Iterator[tuple[int, str]]:
         """Read every recorded row and yield ``(step, stream)`` wherever a hash does not match."""
         for row, commit in enumerate(self.commits):
@@ -172,7 +176,7 @@ def _count(path: Path, table: Array, seal: Any, sealed: bool) -> tuple[int, int]
         if digest(table[:rows].tobytes()) != int(seal["commits"]) or rows != len(table):
             raise FormatError(f"{path}: its commit table does not match its seal.")
         return rows, 0
-    used = table["step"] != 0
+    used = table.view(np.uint8).reshape(len(table), -1).any(axis=1)  # also a record that lost its step number
     count = int(used.argmin()) if not used.all() else len(table)
     sound = commit_checks(table[:count])
     if used[count:].any() or not sound[:-1].all():
