@@ -12,7 +12,7 @@ from tracer.store import Trace
 
 @pytest.mark.parametrize("seed", range(6))
 def test_every_acknowledged_step_survives_sigkill(tmp_path, seed):
-    faults.kill(seed, tmp_path)
+    faults.kill(seed, tmp_path, faults.killed_run)
 
 
 def test_the_command_line_says_where_a_killed_run_ended(tmp_path):
