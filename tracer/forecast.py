@@ -49,9 +49,9 @@ class Forecast:
         """Raise :class:`UsageError` with the numbers if the disk does not hold the run."""
         if not self.fits:
             raise UsageError(
-                f"{directory}: the run needs {size(self.total_bytes)} ({self.steps:,} steps of {size(self.step_bytes)}) "
-                f"and this disk has {size(self.free_bytes)} left. Record fewer steps or blocks (plan=, blocks=), choose "
-                "another disk, or pass check_space=False if you will make room in time."
+                f"{directory}: the run needs {size(self.total_bytes)} ({self.steps:,} steps of "
+                f"{size(self.step_bytes)}) and this disk has {size(self.free_bytes)} left. Record fewer steps or "
+                "blocks (plan=, blocks=), choose another disk, or pass check_space=False if you will make room in time."
             )
 
 

@@ -176,7 +176,8 @@ def _count(path: Path, table: Array, seal: Any, sealed: bool) -> tuple[int, int]
         if digest(table[:rows].tobytes()) != int(seal["commits"]) or rows != len(table):
             raise FormatError(f"{path}: its commit table does not match its seal.")
         return rows, 0
-    used = table.view(np.uint8).reshape(len(table), -1).any(axis=1)  # also a record that lost its step number
+    # a record that lost its step number is used too
+    used = np.asarray(table.view(np.uint8).reshape(len(table), -1).any(axis=1))
     count = int(used.argmin()) if not used.all() else len(table)
     sound = commit_checks(table[:count])
     if used[count:].any() or not sound[:-1].all():

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,16 +34,17 @@ class ChunkWriter:
         self._records = directory / (chunk_name(number, "arrow") + OPEN)
         self._batches: list[pa.RecordBatch] = []
         self._commits = bytearray()
-        self._record_file = os.open(self._records, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        header = schema.serialize()
+        self._end = len(header)
+        # the records first: where the vectors are, their records are
+        self._record_file = os.open(self._records, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
+            pwrite(self._record_file, header, 0)
             self._file = _create(self._vectors, skeleton)
         except BaseException:
             os.close(self._record_file)
             self._records.unlink()
             raise
-        header = schema.serialize()
-        pwrite(self._record_file, header, 0)
-        self._end = len(header)
 
     @property
     def full(self) -> bool:
@@ -114,29 +116,30 @@ class ChunkWriter:
 
 def shrink(source: int, header: Header, smaller: Skeleton, commits: Bytes, seal: bytes, path: Path) -> None:
     """Write the sealed file ``path`` with the first ``smaller.rows`` rows of an open one, whole or not at all."""
-    aside = path.with_name(path.name + ASIDE)
-    aside.unlink(missing_ok=True)
-    target = _create(aside, smaller)
-    try:
+
+    def fill(target: int) -> None:
         for stream, place in smaller.header.streams.items():
             _copy(source, target, header.streams[stream], place, smaller.rows * header.layout.row_bytes)
         pwrite(target, commits, smaller.header.commit)
         pwrite(target, seal, smaller.header.seal)
         sync(target)
-    finally:
-        os.close(target)
-    os.replace(aside, path)
+
+    os.close(_create(path, smaller, fill))
 
 
-def _create(path: Path, skeleton: Skeleton) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+def _create(path: Path, skeleton: Skeleton, fill: Callable[[int], None] = lambda descriptor: None) -> int:
+    """A new file that is a whole chunk file from the moment it has its name; returns its descriptor."""
+    aside = path.with_name(path.name + ASIDE)
+    descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
         reserve(descriptor, skeleton.header.size)
         for offset, piece in skeleton.pieces:
             pwrite(descriptor, piece, offset)
+        fill(descriptor)
+        os.rename(aside, path)
     except BaseException:
         os.close(descriptor)
-        path.unlink()
+        aside.unlink(missing_ok=True)
         raise
     return descriptor
 
