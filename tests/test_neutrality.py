@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.training import OPTIMIZERS, noisy_net, train
-from tracer.probe import ask, undisturbed
+from tracer.probe import ask
 
 
 def everything(model):

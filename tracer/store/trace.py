@@ -163,7 +163,7 @@ class Trace:
         """
         tables = [read_records(self._record_path(i), c, self._schema) for i, c in enumerate(self._chunks)]
         table = pa.concat_tables([self._schema.empty_table(), *tables])
-        for stream in ("x", "g", "h"):
+        for stream in dict.fromkeys(("x", "g", "h", *self.streams)):
             parts = [np.empty(0, bool)]
             parts += [c.has.get(stream, np.zeros(len(c.steps), bool)) for c in self._chunks]
             table = table.append_column(f"has_{stream}", pa.array(np.concatenate(parts)))
