@@ -255,10 +255,15 @@ class Tracer:
             )
         if not self._recorded:
             return
-        self._scaling.refuse_unknown()
-        self._losses.check(self.step, needed=bool(self.probes))
-        self._gradients.check(self.step)
-        self._capture.gradient(self.step)
+        try:
+            self._scaling.refuse_unknown()
+            self._losses.check(self.step, needed=bool(self.probes))
+            self._gradients.check(self.step)
+            self._capture.gradient(self.step)
+        except UsageError:
+            self._losses.forget()
+            self._capture.forget()
+            raise
         self._capture.point()
         left_out = self._scaling.left_out()
         if left_out:
