@@ -64,7 +64,8 @@ class Certificate:
             without, with_ = self.seconds
             return (
                 f"identical: {self.steps} steps; weights, gradients, buffers, optimizer state and random streams, "
-                f"{self.numbers} numbers in {self.tensors} tensors; {without:.2f} s without the tracer, {with_:.2f} s with"
+                f"{self.numbers} numbers in {self.tensors} tensors; "
+                f"{without:.2f} s without the tracer, {with_:.2f} s with it"
             )
         if self.verdict == "not repeatable":
             return (

@@ -44,8 +44,8 @@ class Gradients:
                 raise UsageError(
                     f"step {step}: the gradient of {name!r} was changed between backward() and optimizer.step(), "
                     "so the gradient of the loss is lost. To clip, call tracer.clip_grad_norm_ or "
-                    "tracer.clip_grad_value_; every loss goes through tracer.loss; if the change is part of your method "
-                    "and shall be recorded as the gradient, pass changed_gradients='record'."
+                    "tracer.clip_grad_value_; every loss goes through tracer.loss; if the change is part of your "
+                    "method and shall be recorded as the gradient, pass changed_gradients='record'."
                 )
 
     def copy_to(self, views: Sequence[torch.Tensor], step: int) -> None:
