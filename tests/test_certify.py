@@ -1,6 +1,7 @@
 """``lemmata certify`` says identical, or where training first differs, or that the script does not repeat itself."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import typer
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 
 from pipeline.certify_command import register
 from tracer import UsageError
+from tracer.certificate import Certificate, Difference
 from tracer.certify import certify
 from tracer.store import Trace, verify
 
@@ -43,18 +45,26 @@ def script(folder, line="pass"):
     return path
 
 
-def test_a_training_that_the_tracer_leaves_alone_is_identical_and_its_run_says_so(tmp_path):
-    said = []
-    found = certify(script(tmp_path), tmp_path / "run", say=said.append)
-    assert (found.verdict, found.steps, found.difference) == ("identical", 5, None)
-    assert "identical: 5 steps" in str(found)
-    assert len(said) == 3
-    trace = Trace(tmp_path / "run")
-    assert trace.manifest.certificate["verdict"] == "identical"
-    assert trace.manifest.certificate["probes"] == ["look_back", "look_ahead"]
+def command():
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    register(app, Console(stderr=True))
+    return app
+
+
+def test_a_training_that_the_tracer_leaves_alone_is_identical_and_its_run_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("LEMMATA_HOME", str(tmp_path / "home"))
+    done = CliRunner().invoke(command(), ["certify", str(script(tmp_path)), "--json"])
+    assert done.exit_code == 0
+    found = json.loads(done.stdout)
+    assert (found["verdict"], found["steps"], found["difference"]) == ("identical", 5, None)
+    run = tmp_path / "home" / "runs" / "certified-mine"
+    trace = Trace(run)
+    assert trace.manifest.certificate == found
+    assert found["probes"] == ["look_back", "look_ahead"]
     assert trace.manifest.config == {"mine": 1}
     assert trace.streams == ("x", "g", "h", "a")
-    assert not verify(tmp_path / "run")
+    assert not verify(run)
 
 
 def test_a_training_whose_loss_counts_its_calls_differs_and_the_step_and_the_element_are_named(tmp_path):
@@ -90,15 +100,15 @@ def test_a_script_that_cannot_be_certified_says_why(tmp_path, text, message):
         certify(tmp_path / "yours.py", tmp_path / "run")
 
 
-def test_the_command_prints_the_verdict_and_exits_with_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("LEMMATA_HOME", str(tmp_path / "home"))
-    app = typer.Typer()
-    app.callback()(lambda: None)
-    register(app, Console(stderr=True))
-    done = CliRunner().invoke(app, ["certify", str(script(tmp_path)), "--json"])
-    assert done.exit_code == 0
-    assert json.loads(done.stdout)["verdict"] == "identical"
-    assert Trace(tmp_path / "home" / "runs" / "certified-mine").manifest.certificate["verdict"] == "identical"
-    done = CliRunner().invoke(app, ["certify", str(script(tmp_path, DISTURBED)), "--run", "other"])
+def test_the_command_prints_what_was_found_and_its_exit_code_says_it_too(monkeypatch):
+    found = Certificate(
+        "differs", "mine.py", 0, 5, 9, 99, (1.0, 2.0), Difference(3, "parameter w", (0, 2), 1.0, 2.0, 4)
+    )
+    monkeypatch.setattr("tracer.certify.certify", lambda *given, **options: found)
+    done = CliRunner().invoke(command(), ["certify", "mine.py"])
     assert done.exit_code == 1
-    assert "differs" in done.stdout
+    assert "mine.py: differs" in done.stdout
+    assert "after step 3, parameter w[0, 2]: 1.0 against 2.0 (and 3 other tensors)" in done.stdout
+    same = CliRunner()
+    found = replace(found, verdict="identical", difference=None)
+    assert "identical: 5 steps" in same.invoke(command(), ["certify", "mine.py"]).stdout
