@@ -39,6 +39,8 @@ def geometry(trace: Trace, progress: Progress | None = None) -> Tables:
     facts = Facts.of(trace.manifest, trace.digest)
     block_type = pl.Enum([MODEL, *facts.blocks])
     losses = _losses(steps, at)
+    if trace.manifest.unrecorded_parameters:  # the loss belongs to the whole model, the products to a part of it
+        losses = {name: pl.Series(name, [None] * len(column), pl.Float64) for name, column in losses.items()}
     table = _geometry_table(at, pair, joined, probed, losses, block_type)
     return Tables(table.lazy(), _path_table(at, path, joined, block_type).lazy(), steps.lazy(), facts)
 

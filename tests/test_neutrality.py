@@ -1,49 +1,83 @@
-"""Training with the tracer is bit for bit the training without it."""
+"""Training with the tracer is bit for bit the training without it, in every style people train."""
 
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from tests.training import OPTIMIZERS, noisy_net, train
-from tracer.probe import ask, undisturbed
+from tests.styles import STYLES, run
+from tests.training import noisy_net
+from tracer import Tracer, Untraced
+from tracer.certificate import first_difference, state_of
+from tracer.probe import ask, frozen
+from tracer.store import Trace, verify
+from tracer.surroundings import Surroundings
 
+# torch's own compiler imports deprecated parts of torch
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 
-def everything(model):
-    return [*(p.detach() for p in model.parameters()), *model.buffers()]
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_weights_buffers_and_random_streams_do_not_change(tmp_path, optimizer):
-    random.seed(0), np.random.seed(0)
-    alone = train(noisy_net, optimizer, image=True)
-    streams = torch.get_rng_state(), np.random.random(), random.random()
-    random.seed(0), np.random.seed(0)
-    watched = train(noisy_net, optimizer, tmp_path / "run", image=True)
-    assert all(torch.equal(a, b) for a, b in zip(everything(alone), everything(watched), strict=True))
-    assert torch.equal(streams[0], torch.get_rng_state())
-    assert streams[1:] == (np.random.random(), random.random())
+PROBES = ["look_back", "look_ahead"]
 
 
-def test_the_net_of_the_test_above_notices_a_disturbed_stream():
-    """Dropout makes one more random number change the weights: the comparison above can fail."""
-    alone = everything(train(noisy_net, image=True))
+def without(style):
+    return state_of(*run(STYLES[style], lambda model, optimizer, **options: Untraced("", model, optimizer, **options)))
 
-    class Greedy(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = noisy_net()
 
-        def forward(self, x):
+@pytest.mark.parametrize("style", STYLES)
+def test_weights_gradients_buffers_optimizer_state_and_random_streams_do_not_change(tmp_path, style):
+    without(style)  # once before: what is imported on first use may draw random numbers
+    alone = without(style)
+
+    def tracer_for(model, optimizer, **options):
+        return Tracer(tmp_path / "run", model, optimizer, probes=PROBES, **options)
+
+    watched = state_of(*run(STYLES[style], tracer_for))
+    assert first_difference(alone, watched) is None
+    trace = Trace(tmp_path / "run")
+    records = trace.records().to_pylist()
+    assert not verify(tmp_path / "run")
+    trained = [r for r in records[:-1] if not r["skipped"]]
+    assert len(trained) >= 6
+    assert all(r["finite"] and r["has_g"] and r["has_a"] for r in trained)
+    assert [r["has_h"] for r in records[1:-1]] == [
+        not r["skipped"] and not before["skipped"] for before, r in pairwise(records[:-1])
+    ]
+    assert all(not r["finite"] for r in records if r["skipped"])
+    assert any(r["skipped"] for r in records) == ("skipped" in style)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_comparison_notices_a_tracer_that_does_not_put_a_weight_back_exactly(style):
+    class Careless(Untraced):
+        losses = 0
+
+        def loss(self, closure, **given):
+            self.losses += 1
+            if self.losses == 3:
+                max(self._parameters(), key=torch.numel).data.mul_(1.001)
+            return super().loss(closure, **given)
+
+    careless = state_of(*run(STYLES[style], lambda *given, **options: Careless("", *given, **options)))
+    assert first_difference(without(style), careless) is not None
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_comparison_notices_a_tracer_that_draws_one_random_number(style):
+    class Greedy(Untraced):
+        def loss(self, closure, **given):
             torch.rand(1)
-            return self.inner(x)
+            return super().loss(closure, **given)
 
-    assert not all(torch.equal(a, b) for a, b in zip(alone, everything(train(Greedy, image=True)), strict=True))
+    greedy = state_of(*run(STYLES[style], lambda *given, **options: Greedy("", *given, **options)))
+    assert first_difference(without(style), greedy) is not None
 
 
-def test_a_probe_puts_back_parameters_grad_flags_buffers_and_replaced_buffers():
+def test_a_probe_puts_back_parameters_grad_flags_buffers_attributes_and_generators():
     model = noisy_net()
+    model.calls, model.memory = 0, torch.zeros(3)
     parameters = list(model.parameters())
     for p in parameters:
         p.grad = torch.ones_like(p)
@@ -51,22 +85,34 @@ def test_a_probe_puts_back_parameters_grad_flags_buffers_and_replaced_buffers():
     grads = [p.grad for p in parameters]
     versions = [p._version for p in parameters]
     buffers = {name: (b, b.clone()) for name, b in model.named_buffers()}
+    mine = [torch.Generator(), np.random.default_rng(0), random.Random(0)]
+    states = mine[0].get_state(), mine[1].bit_generator.state, mine[2].getstate()
 
     def closure():
         model.eval()
         model.train()
+        model.calls += 1
+        model.memory += 1
+        model.new = 3
+        torch.rand(1, generator=mine[0]), mine[1].random(), mine[2].random()
         loss = model(torch.rand(8, 1, 8, 8)).square().mean()
         model[1].running_mean = torch.full((4,), 7.0)  # some modules assign a new tensor
         model.eval()
         return loss
 
-    loss, found = ask(closure, parameters, [p.detach() + 1 for p in parameters], model)
+    surroundings = Surroundings(model, parameters, mine)
+    loss, found = ask(closure, parameters, surroundings, at=(parameters, [p.detach() + 1 for p in parameters]))
     assert torch.isfinite(loss)
     assert any(f.abs().sum() > 0 for f in found)
     assert all(torch.equal(a, p) for a, p in zip(before, parameters, strict=True))
     assert all(g is p.grad and (g == 1).all() for g, p in zip(grads, parameters, strict=True))
     assert versions == [p._version for p in parameters]
     assert all(m.training for m in model.modules())
+    assert model.calls == 0
+    assert not model.memory.any()
+    assert not hasattr(model, "new")
+    assert torch.equal(states[0], mine[0].get_state())
+    assert states[1:] == (mine[1].bit_generator.state, mine[2].getstate())
     for name, b in model.named_buffers():
         assert b is buffers[name][0]
         assert torch.equal(b, buffers[name][1])
@@ -82,13 +128,45 @@ def test_a_probe_that_fails_puts_everything_back():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        ask(closure, parameters, [p.detach() + 1 for p in parameters], model)
+        ask(closure, parameters, Surroundings(model, parameters), at=(parameters, [p.detach() + 1 for p in parameters]))
     assert all(torch.equal(a, p) for a, p in zip(before, parameters, strict=True))
     assert model.training
 
 
-def test_undisturbed_restores_the_streams_of_torch_numpy_and_python():
+def test_surroundings_put_back_the_streams_of_torch_numpy_and_python():
     model = noisy_net()
-    with undisturbed(model, [torch.device("cpu")]):
+    with Surroundings(model, model.parameters()).kept():
         first = torch.rand(1), np.random.random(), random.random()
     assert first == (torch.rand(1), np.random.random(), random.random())
+
+
+def test_a_frozen_closure_keeps_its_minibatch_and_keeps_assignments_to_itself():
+    batch, calls = torch.tensor(1.0), 0
+
+    def closure():
+        nonlocal calls
+        calls += 1
+        return batch * 2
+
+    kept = frozen(closure)
+    batch = torch.tensor(5.0)
+    assert (kept(), closure()) == (2, 10)
+    assert calls == 1
+
+
+def test_a_probe_leaves_the_cache_of_an_autocast_region_to_training():
+    """Inside the region, training must neither get the probe's low-precision weights nor lose its own."""
+    model = nn.Linear(4, 4)
+    inputs = torch.rand(2, 4)
+    parameters = list(model.parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = model(inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        ask(
+            lambda: model(inputs).sum(),
+            parameters,
+            Surroundings(model, parameters),
+            at=(parameters, [p.detach() + 1 for p in parameters]),
+        )
+        assert torch.is_autocast_cache_enabled()
+        assert torch.equal(expected, model(inputs))

@@ -8,11 +8,23 @@
 from typing import TYPE_CHECKING, Any
 
 from tracer.errors import FormatError, LemmataError, RecordingError, UsageError
+from tracer.plan import Bursts, Every, EveryNth
 
 if TYPE_CHECKING:
     from tracer.recorder import Tracer
+    from tracer.untraced import Untraced
 
-__all__ = ["FormatError", "LemmataError", "RecordingError", "Tracer", "UsageError"]
+__all__ = [
+    "Bursts",
+    "Every",
+    "EveryNth",
+    "FormatError",
+    "LemmataError",
+    "RecordingError",
+    "Tracer",
+    "Untraced",
+    "UsageError",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,4 +32,8 @@ def __getattr__(name: str) -> Any:
         from tracer.recorder import Tracer
 
         return Tracer
+    if name == "Untraced":
+        from tracer.untraced import Untraced
+
+        return Untraced
     raise AttributeError(f"module 'tracer' has no attribute {name!r}")

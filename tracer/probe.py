@@ -1,80 +1,64 @@
-"""Asking the loss at another point, as if nobody had asked: RNG, buffers, flags, ``.grad`` and parameters come back."""
+"""Asking the loss once more, elsewhere, as if nobody had asked: everything but the answer comes back as it was."""
 
-import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from types import CellType, FunctionType
 
-import numpy as np
 import torch
 
+from tracer.surroundings import Moment, Surroundings
+
 Closure = Callable[[], torch.Tensor]
-
-
-@contextmanager
-def undisturbed(model: torch.nn.Module, devices: Sequence[torch.device]) -> Iterator[None]:
-    """Put back, on leaving, everything a forward pass may change besides the parameters.
-
-    That is: the random streams of torch (CPU and ``devices``), numpy and Python; every buffer's value, and which tensor
-    is registered as that buffer; the train/eval flag of every module.
-    """
-    streams = (torch.get_rng_state(), np.random.get_state(), random.getstate())
-    cuda = {d: torch.cuda.get_rng_state(d) for d in devices if d.type == "cuda"}
-    owners = [(module._buffers, dict(module._buffers)) for module in model.modules() if module._buffers]
-    values = [(b, b.detach().clone()) for _, buffers in owners for b in buffers.values() if b is not None]
-    flags = [(module, module.training) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, training in flags:
-            module.training = training
-        for registry, buffers in owners:
-            registry.update(buffers)
-        for buffer, value in values:
-            buffer.data.copy_(value)  # .data: graphs that saved this buffer do not see a new version
-        torch.set_rng_state(streams[0])
-        np.random.set_state(streams[1])
-        random.setstate(streams[2])
-        for device, state in cuda.items():
-            torch.cuda.set_rng_state(state, device)
+Answer = tuple[torch.Tensor, list[torch.Tensor | None]]  # a loss, and one gradient per parameter
 
 
 def ask(
     closure: Closure,
     parameters: Sequence[torch.Tensor],
-    point: Sequence[torch.Tensor],
-    model: torch.nn.Module,
+    surroundings: Surroundings,
+    *,
+    at: tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]] | None = None,
+    as_of: Moment | None = None,
     scale: float = 1.0,
-) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
-    """Loss and gradient of ``closure`` with the parameters at ``point``; afterwards all is as it was.
+) -> Answer:
+    """Loss and gradient of ``closure``; afterwards parameters and surroundings are as they were.
 
     The gradient is taken with ``torch.autograd.grad``, which neither touches ``.grad`` nor runs the hooks that
     accumulate into it. Parameters are overwritten and restored in place, so no address and no version changes.
 
     Args:
-        parameters, point: tensors of equal shapes, in the same order.
+        parameters: with respect to which the gradient is taken.
+        at: tensors to move and where to, pairwise of equal shape; None asks where the parameters are.
+        as_of: evaluate with these random numbers, buffers, flags and this autocast state; None takes the present ones.
         scale: multiplies the loss during the backward pass and is divided out of the gradient (mixed precision).
 
     Returns:
         the loss, a scalar tensor, and one gradient per parameter (None where the loss does not depend on it).
     """
-    devices = sorted({p.device for p in parameters}, key=str)
-    values = [p.data for p in parameters]
-    here = [v.clone() for v in values]
-    with undisturbed(model, devices):
-        try:
-            torch._foreach_copy_(values, list(point))
-            with torch.enable_grad():
-                loss = closure()
-                wanted = [p for p in parameters if p.requires_grad]
-                scaled = loss if scale == 1.0 else loss * scale
-                found = iter(torch.autograd.grad(scaled, wanted, allow_unused=True))
-            gradients = [next(found) if p.requires_grad else None for p in parameters]
-            if scale != 1.0:
-                gradients = [None if g is None else g.to(torch.float32) / scale for g in gradients]
-            return loss.detach(), gradients
-        finally:
-            torch._foreach_copy_(values, here)
+    with surroundings.kept(), _moved(at), _autocast(as_of), torch.enable_grad():
+        if as_of is not None:
+            as_of.restore()
+        loss = closure()
+        wanted = [p for p in parameters if p.requires_grad]
+        scaled = loss if scale == 1.0 else loss * scale
+        found = iter(torch.autograd.grad(scaled, wanted, allow_unused=True))
+        gradients = [next(found) if p.requires_grad else None for p in parameters]
+        return loss.detach(), [g if g is None or scale == 1.0 else wide(g) / scale for g in gradients]
+
+
+def frozen(closure: Closure) -> Closure:
+    """A function that does what ``closure`` does now, also after the variables it refers to are bound anew.
+
+    A loop that writes ``tracer.loss(lambda: loss_of(inputs))`` binds ``inputs`` to the next minibatch while the probe
+    at x_{t+1} still needs this one. And what a probe assigns to such a variable stays in the copy.
+    """
+    if not isinstance(closure, FunctionType) or hasattr(closure, "_torchdynamo_orig_callable"):
+        return closure
+    cells = tuple(_copy(cell) for cell in closure.__closure__ or ())
+    copy = FunctionType(closure.__code__, dict(closure.__globals__), closure.__name__, closure.__defaults__, cells)
+    copy.__kwdefaults__ = closure.__kwdefaults__
+    copy.__dict__.update(closure.__dict__)
+    return copy
 
 
 def dense(gradient: torch.Tensor) -> torch.Tensor:
@@ -82,8 +66,16 @@ def dense(gradient: torch.Tensor) -> torch.Tensor:
     return gradient.to_dense() if gradient.layout is not torch.strided else gradient
 
 
+def wide(gradient: torch.Tensor) -> torch.Tensor:
+    """``gradient`` in at least float32, so that a loss scale can be divided out of it without underflow."""
+    return gradient.float() if gradient.dtype in (torch.float16, torch.bfloat16) else gradient
+
+
 def fill(
-    views: Sequence[torch.Tensor], tensors: Sequence[Any], scale: torch.Tensor | None = None, add: bool = False
+    views: Sequence[torch.Tensor],
+    tensors: Sequence[torch.Tensor | None],
+    scale: torch.Tensor | None = None,
+    add: bool = False,
 ) -> None:
     """Copy ``tensors`` (None is zero), times ``scale``, into ``views``; or add them to what is there."""
     if add:
@@ -98,3 +90,44 @@ def fill(
         torch._foreach_copy_([v for v, _ in pairs], [t for _, t in pairs])
     if scale is not None:
         torch._foreach_mul_(list(views), scale)
+
+
+@contextmanager
+def _moved(at: tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]] | None) -> Iterator[None]:
+    if at is None:
+        yield
+        return
+    values = [tensor.data for tensor in at[0]]
+    here = [value.clone() for value in values]
+    try:
+        torch._foreach_copy_(values, list(at[1]))
+        yield
+    finally:
+        torch._foreach_copy_(values, here)
+
+
+@contextmanager
+def _autocast(as_of: Moment | None) -> Iterator[None]:
+    """The autocast state of a moment, and no trace in the cache of an autocast region around us.
+
+    Autocast keeps the low-precision copy of each weight until its outermost region ends. Inside such a region a probe
+    at another point would leave its copies to training, or take training's; so there it goes without the cache.
+    """
+    inside = torch.autocast_increment_nesting() > 1
+    torch.autocast_decrement_nesting()
+    enabled = torch.is_autocast_cache_enabled()
+    cache = enabled and not inside
+    with ExitStack() as stack:
+        stack.callback(torch.set_autocast_cache_enabled, enabled)
+        torch.set_autocast_cache_enabled(cache)
+        for kind, on, dtype in () if as_of is None else as_of.autocast:
+            if on != torch.is_autocast_enabled(kind) or dtype != torch.get_autocast_dtype(kind):
+                stack.enter_context(torch.autocast(kind, dtype=dtype, enabled=on, cache_enabled=cache))
+        yield
+
+
+def _copy(cell: CellType) -> CellType:
+    try:
+        return CellType(cell.cell_contents)
+    except ValueError:  # not bound yet
+        return cell

@@ -2,42 +2,55 @@
 
 import atexit
 import os
-import platform
 import sys
-import time
-from collections.abc import Iterable, Mapping
-from importlib.metadata import version
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import torch
 
+from tracer.capture import SCALARS, Capture
 from tracer.errors import RecordingError, UsageError
-from tracer.probe import Closure, ask, fill
-from tracer.ring import Ring, Slot
+from tracer.gradients import Gradients
+from tracer.losses import Later, Losses, differentiable
+from tracer.opening import PROBES, known, manifest_of
+from tracer.plan import Every, Plan
+from tracer.probe import Answer, Closure, ask, fill, frozen
+from tracer.ring import Ring
+from tracer.scaling import Scaling
 from tracer.store.home import resolve_run
-from tracer.store.manifest import Manifest
-from tracer.store.run_writer import CHUNK_BYTES, RunWriter, now
+from tracer.store.run_writer import CHUNK_BYTES, RunWriter
 from tracer.subject import Subject
+from tracer.surroundings import Generator, Surroundings
 
-PROBES = ("look_back",)
 RING_BYTES = 1 << 30  # the ring has four slots unless that is more than this; then fewer, but two
 
 
 class Tracer:
     """Records point, gradient and loss of every optimizer step, without changing any of them.
 
-    Capture happens in the optimizer's own step hooks: x_t and g_t are taken just before the update. With the look-back
-    probe, :meth:`loss` first evaluates the same minibatch at x_{t-1}, with the same random numbers and buffers.
+    Capture happens in the optimizer's own step hooks: x_t and g_t are taken just before the update. Probes evaluate the
+    same minibatch again, with the same random numbers and buffers: ``look_back`` at x_{t-1}, before the forward pass;
+    ``look_ahead`` at x_{t+1}, after the update; ``half_batches`` its two halves at x_t.
 
     Args:
         run: a run id (recorded under ``$LEMMATA_HOME/runs``) or the path of a directory to make.
         model: the module that holds every trained parameter.
         optimizer: any torch optimizer that is called without a closure.
-        probes: ``["look_back"]`` records f(x_{t-1}, z_t) and its gradient; costs one more forward and backward pass.
+        probes: some of ``"look_back"``, ``"look_ahead"``, ``"half_batches"``. The first two cost one more forward and
+            backward pass each; the last costs two on half the minibatch.
+        plan: which steps: ``Every()``, ``EveryNth(n)``, ``Bursts(length, period)`` of :mod:`tracer.plan`. A probe runs
+            only where the step beside it is recorded too.
+        blocks: patterns of parameter names to record, ``["layer1.*"]``; None records all. Losses then still belong to
+            the whole model, so what needs both is not computed.
+        store: dtype of the vectors: ``"as trained"``, ``"float32"`` or ``"float64"``.
+        optimizer_buffers: what to record of the optimizer's state after each update, ``["exp_avg", "exp_avg_sq"]``.
         config: what you want to find again: plain JSON, kept in the manifest.
         grad_scaler: your ``torch.amp.GradScaler``, if you use one; losses and gradients are recorded unscaled.
+        generators: random generators of your own that the loss draws from, so that a probe draws the same.
         missing_gradient: ``"error"``, or ``"zero"`` for models whose loss may not depend on every parameter.
+        changed_gradients: ``"error"``, or ``"record"`` where gradients are changed on purpose before the update.
+        frozen: ``"skip"``, or ``"record"`` also the optimizer's frozen parameters, for unfreezing them later.
         chunk_bytes: a chunk file is sealed when it holds about this many bytes of vectors.
 
     Raises:
@@ -64,49 +77,44 @@ class Tracer:
         optimizer: torch.optim.Optimizer,
         *,
         probes: Iterable[str] = (),
+        plan: Plan | None = None,
+        blocks: Sequence[str] | None = None,
+        store: str = "as trained",
+        optimizer_buffers: Sequence[str] = (),
         config: Mapping[str, Any] | None = None,
         grad_scaler: "torch.amp.GradScaler | None" = None,
+        generators: Sequence[Generator] = (),
         missing_gradient: Literal["error", "zero"] = "error",
+        changed_gradients: Literal["error", "record"] = "error",
+        frozen: Literal["skip", "record"] = "skip",
         chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
         self.path = resolve_run(run)
         self.step = 0
-        self.probes = _known("probes", tuple(probes), PROBES)
-        _known("missing_gradient", (missing_gradient,), ("error", "zero"))
-        self._zero_missing = missing_gradient == "zero"
-        self._subject = Subject.of(model, optimizer)
-        self._scaler = grad_scaler
-        self._numbers = tuple(self._subject.numbers())
-        look_back = "look_back" in self.probes
-        manifest = Manifest(
-            run_id=self.path.name,
-            created=now(),
-            blocks=self._subject.blocks,
-            streams=("x", "g", "h") if look_back else ("x", "g"),
-            dtype=str(self._subject.dtype).removeprefix("torch."),
-            hyperparameters=self._numbers,
-            optimizer=self._subject.description(),
-            plan={"steps": "every", "probes": list(self.probes)},
-            config=dict(config or {}),
-            versions=_versions(),
-            frozen_parameters=self._subject.frozen,
-        )
+        self.probes = known("probes", probes, PROBES)
+        known("missing_gradient", (missing_gradient,), ("error", "zero"))
+        known("changed_gradients", (changed_gradients,), ("error", "record"))
+        known("frozen", (frozen,), ("skip", "record"))
+        self._plan = plan or Every()
+        self._subject = Subject.of(model, optimizer, blocks, frozen == "record", store)
+        self._scaling = Scaling(grad_scaler, optimizer)
+        buffers = tuple(optimizer_buffers)
+        manifest = manifest_of(self.path.name, self._subject, self._plan, self.probes, buffers, config)
         self._writer = RunWriter(self.path, manifest, chunk_bytes)
         layout = manifest.layout
         device = self._subject.parameters[0].device
         slots = max(2, min(4, RING_BYTES // layout.step_bytes))
-        self._ring = Ring(self._writer, layout, slots, device, ("loss", "loss_previous"))
-        flat = torch.zeros(layout.parameters if look_back else 0, dtype=self._subject.dtype, device=device)
-        self._previous = self._subject.views(flat) if look_back else []
-        self._has_previous = False
-        self._h = self._subject.views(torch.zeros_like(flat)) if look_back else []
-        self._scale: float | None = None
-        self._losses: list[torch.Tensor] = []  # this step's, each already times the weight backward() gave it
-        self._previous_losses: list[torch.Tensor] = []
-        self._asked = 0  # losses given out in this step, and those of them that backward() has seen
-        self._weighed = 0
-        self._slot: Slot | None = None
-        self._record: dict[str, Any] = {}
+        self._ring = Ring(self._writer, layout, slots, device, SCALARS)
+        self._surroundings = Surroundings(model, self._subject.trained, generators)
+        self._gradients = Gradients(self._subject, missing_gradient == "zero", changed_gradients == "record")
+        self._capture = Capture(self._ring, self._subject, self._gradients, buffers, manifest.hyperparameters)
+        self._losses = Losses(self._subject, tuple(s for s in layout.streams if s in ("h", "a", "ga", "gb")))
+        look_back = "look_back" in self.probes
+        self._previous = [torch.zeros_like(p) for p in self._subject.trained] if look_back else []
+        self._previous_step: int | None = None  # whose point that is
+        self._loss_dtype_known = False
+        self._recorded = self._plan.records(0)  # whether the present step is, and the next
+        self._next_recorded = self._plan.records(1)
         self._closed = False
         self._hooks = [
             optimizer.register_step_pre_hook(self._before_step),
@@ -115,7 +123,13 @@ class Tracer:
         atexit.register(self._at_exit)
 
     def loss(
-        self, closure: Closure, *, epoch: int | None = None, batch: int | None = None, random_scale: float | None = None
+        self,
+        closure: Closure,
+        *,
+        epoch: int | None = None,
+        batch: int | None = None,
+        random_scale: float | None = None,
+        halves: tuple[Closure, Closure] | None = None,
     ) -> torch.Tensor:
         """Evaluate the training loss on a minibatch and return it, ready for ``backward()``.
 
@@ -123,54 +137,65 @@ class Tracer:
         backward() differentiates, so ``(tracer.loss(...) / n).backward()`` counts as one n-th.
 
         Args:
-            closure: computes the loss, a scalar, from the model and one minibatch. It is called now, and with the
-                look-back probe once more before that; it must fetch no new data.
+            closure: computes the loss, a scalar, from the model and one minibatch. It is called now and once more per
+                probe; it must fetch no new data. Variables it assigns (``nonlocal``) get the training call's values.
             epoch, batch: yours, recorded with the step; ``batch`` identifies the minibatch.
             random_scale: s_t, if this step's update will be multiplied by a random number.
+            halves: closures of the two halves of the minibatch, for the probe ``half_batches``.
 
         Raises:
             UsageError: the closure does not return a scalar that can be differentiated.
             RecordingError: recording has stopped; the message says why.
         """
         self._check_open()
-        scale = None if self._scaler is None else float(self._scaler.get_scale())
-        if self._asked and scale is not None and self._scale is not None and scale < self._scale:
-            self._record_skipped_step()  # GradScaler lowers its scale when it skips a step, and only then
-        self._scale = scale
-        given = {"epoch": epoch, "batch": batch, "random_scale": random_scale}
-        self._record.update({k: v for k, v in given.items() if v is not None})
-        probe = None
-        if self._has_previous:
-            probe = ask(closure, self._subject.parameters, self._previous, self._subject.model, scale or 1.0)
-        loss = closure()
-        if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
-            found = (
-                f"shape {tuple(loss.shape)}, requires_grad={loss.requires_grad}"
-                if isinstance(loss, torch.Tensor)
-                else type(loss).__name__
-            )
+        if self._scaling.dropped() and self._losses.asked:
+            self._record_skipped_step()
+        if (halves is None) == ("half_batches" in self.probes):
             raise UsageError(
-                f"tracer.loss: the closure must return a scalar tensor that backward() can differentiate; "
-                f"found {found}. Return the training loss itself, neither detached nor computed under torch.no_grad()."
+                "tracer.loss: halves=(closure_a, closure_b) and probes=['half_batches'] go together; "
+                f"found halves={'None' if halves is None else '...'} and probes={list(self.probes)}."
             )
-        if self._writer.manifest.loss_dtype is None and self.step == 0 and not self._asked:
-            dtype = str(loss.dtype).removeprefix("torch.")
-            self._ring.call(lambda: self._writer.update(loss_dtype=dtype))
-        value = loss.detach()
-        self._asked += 1
-        loss.register_hook(lambda weight: self._weigh(weight, value, probe))  # type: ignore[no-untyped-call]
+        if not self._recorded:
+            self._losses.asked += 1
+            return closure()
+        given = {"epoch": epoch, "batch": batch, "random_scale": random_scale}
+        self._capture.record.update({k: v for k, v in given.items() if v is not None})
+        answers = self._ask_before(closure, halves)
+        later = None
+        if "look_ahead" in self.probes and self._next_recorded:
+            later = Later(frozen(closure), self._surroundings.now(), self._scaling.scale)
+        loss = differentiable(closure())
+        self._note_loss_dtype(loss)
+        self._losses.add(loss, answers, later, self._scaling.scale, self._gradients.after_backward)
         return loss
 
-    def clip_grad_norm_(self, max_norm: float, norm_type: float = 2.0) -> torch.Tensor:
-        """``torch.nn.utils.clip_grad_norm_`` over the recorded parameters, keeping the gradient before the clip.
+    def clip_grad_norm_(
+        self, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
+    ) -> torch.Tensor:
+        """``torch.nn.utils.clip_grad_norm_`` over the trained parameters, keeping the gradient before the clip.
+
+        Recorded times ``clip_factor``, rounded to the dtype of the gradient, is the clipped gradient bit for bit.
 
         Returns:
-            the gradient's norm before clipping, as torch does. The factor is recorded as ``clip_factor``.
+            the gradient's norm before clipping, as torch does.
         """
-        self._capture_gradient()
-        norm = torch.nn.utils.clip_grad_norm_(self._subject.parameters, max_norm, norm_type)
-        self._record["clip_factor"] = min(1.0, max_norm / (float(norm) + 1e-6))  # torch's own formula
+        self._before_clip()
+        norm = torch.nn.utils.clip_grad_norm_(self._subject.trained, max_norm, norm_type, error_if_nonfinite)
+        if self._recorded:
+            self._capture.scalars["clip_factor"] = torch.clamp(max_norm / (norm + 1e-6), max=1.0)  # torch's own formula
+            self._gradients.note()
         return norm
+
+    def clip_grad_value_(self, clip_value: float) -> None:
+        """``torch.nn.utils.clip_grad_value_`` over the trained parameters, keeping the gradient before the clip.
+
+        The threshold is recorded as ``clip_value``: clamping the recorded gradient gives the clipped one bit for bit.
+        """
+        self._before_clip()
+        torch.nn.utils.clip_grad_value_(self._subject.trained, clip_value)
+        if self._recorded:
+            self._capture.record["clip_value"] = float(clip_value)
+            self._gradients.note()
 
     @property
     def acknowledged(self) -> int | None:
@@ -200,6 +225,25 @@ class Tracer:
             text = f"{type(error).__name__}: {error}"
             self._close("exception", final_point=False, error=text[:2000], quiet=True)
 
+    # --- before backward() --------------------------------------------------------------------------------------
+
+    def _ask_before(self, closure: Closure, halves: tuple[Closure, Closure] | None) -> dict[str, Answer]:
+        """What the probes find before the training's own forward pass, by stream."""
+        subject, around, scale = self._subject, self._surroundings, self._scaling.scale
+        answers = {}
+        if self._previous_step is not None and self._previous_step == self.step - 1:
+            at = (subject.trained, self._previous)
+            answers["h"] = ask(frozen(closure), subject.parameters, around, at=at, scale=scale)
+        for stream, half in zip(("ga", "gb"), halves or (), strict=False):
+            answers[stream] = ask(frozen(half), subject.parameters, around, scale=scale)
+        return answers
+
+    def _note_loss_dtype(self, loss: torch.Tensor) -> None:
+        if not self._loss_dtype_known:
+            self._loss_dtype_known = True
+            dtype = str(loss.dtype).removeprefix("torch.")
+            self._ring.call(lambda: self._writer.update(loss_dtype=dtype))
+
     # --- the optimizer boundary ---------------------------------------------------------------------------------
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -209,90 +253,66 @@ class Tracer:
                 f"{type(optimizer).__name__}.step(closure): a closure evaluates several points in one step, so "
                 "there is no single gradient to record. Use an optimizer whose step() takes none."
             )
-        if self._weighed != self._asked or ("look_back" in self.probes and not self._asked):
-            raise UsageError(
-                f"step {self.step}: tracer.loss() was called {self._asked} times and backward() reached "
-                f"{self._weighed} of its losses before optimizer.step(). "
-                "In each step, call loss = tracer.loss(lambda: ...) and loss.backward()."
-            )
-        slot = self._capture_gradient()
-        fill(self._subject.views(slot.flat["x"]), [p.data for p in self._subject.parameters])
-        slot.filled.add("x")
-        self._put_losses(slot)
-        if self._previous_losses:
-            fill(self._subject.views(slot.flat["h"]), self._h)
-            slot.filled.add("h")
-        if self._previous:
-            fill(self._previous, [p.data for p in self._subject.parameters])
-            self._has_previous = True
-        slot.record.update(self._record)
+        if not self._recorded:
+            return
+        try:
+            self._scaling.refuse_unknown()
+            self._losses.check(self.step, needed=bool(self.probes))
+            self._gradients.check(self.step)
+            self._capture.gradient(self.step)
+        except UsageError:
+            self._losses.forget()
+            self._capture.forget()
+            raise
+        self._capture.point()
+        left_out = self._scaling.left_out()
+        if left_out:
+            self._capture.skipped()
+        if self._previous and self._next_recorded and not left_out:
+            fill(self._previous, [p.data for p in self._subject.trained])
+            self._previous_step = self.step
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        slot, self._slot = self._slot, None
-        if slot is None:
-            return
-        slot.step = self.step
-        slot.record["time_ns"] = time.time_ns()
-        numbers = self._subject.numbers()
-        slot.record.update({f"hyper:{name}": numbers.get(name) for name in self._numbers})
-        self._ring.submit(slot)
-        self._forget_step()
-        self.step += 1
+        if self._recorded:
+            if not self._capture.holds("x"):
+                return  # the update was refused before it began
+            if self._capture.holds("g"):
+                self._ask_ahead()
+                self._capture.probes(self._losses)
+            self._capture.optimizer()
+            self._capture.submit(self.step, self._losses)
+        self._next_step()
 
-    def _capture_gradient(self) -> Slot:
-        """Copy the gradient into a slot, once per step: before the clip if there is one."""
-        if self._slot is None:
-            self._slot = self._ring.take()
-        if "g" not in self._slot.filled:
-            gradients = [p.grad for p in self._subject.parameters]
-            missing = [b.name for b, g in zip(self._subject.blocks, gradients, strict=True) if g is None]
-            if len(missing) == len(gradients) or (missing and not self._zero_missing):
-                raise UsageError(
-                    f"step {self.step}: {len(missing)} of {len(gradients)} parameters have no gradient, first "
-                    f"{missing[0]!r}. Call backward() before optimizer.step(); if the loss does not depend on them, "
-                    "pass missing_gradient='zero'."
-                )
-            fill(self._subject.views(self._slot.flat["g"]), gradients)
-            self._slot.filled.add("g")
-        return self._slot
-
-    def _weigh(
-        self, weight: torch.Tensor, loss: torch.Tensor, probe: tuple[torch.Tensor, list[torch.Tensor | None]] | None
-    ) -> None:
-        """backward() has begun: ``weight`` is what it multiplies this loss by (1, one n-th, the loss scale)."""
-        weight = weight.detach() if self._scale is None else weight.detach() / self._scale
-        self._weighed += 1
-        self._losses.append(loss.double() * weight.double())
-        if probe is None:
-            return
-        value, gradient = probe
-        add = bool(self._previous_losses)  # a further micro-batch
-        fill(self._h, gradient, weight.to(self._subject.dtype), add)
-        self._previous_losses.append(value.double() * weight.double())
-
-    def _put_losses(self, slot: Slot) -> None:
-        for place, (name, values) in enumerate((("loss", self._losses), ("loss_previous", self._previous_losses))):
-            if values:
-                total = values[0] if len(values) == 1 else torch.stack(values).sum()
-                slot.scalars[place].copy_(total.reshape(()))
-                slot.record[name] = None  # its value is in slot.scalars
+    def _ask_ahead(self) -> None:
+        for later in self._losses.later:
+            assert later.weight is not None  # backward() has seen it, or the step would have been refused
+            answer = ask(
+                later.closure, self._subject.parameters, self._surroundings, as_of=later.as_of, scale=later.scale
+            )
+            self._losses.put("a", answer, later.weight)
 
     def _record_skipped_step(self) -> None:
         """The scaler found an infinite gradient and left out the update: keep point and loss, and no gradient."""
-        slot, self._slot = self._slot or self._ring.take(), None
-        fill(self._subject.views(slot.flat["x"]), [p.data for p in self._subject.parameters])
-        slot.filled = {"x"}
-        self._put_losses(slot)
-        slot.record.update(self._record, time_ns=time.time_ns(), skipped=True)
-        slot.step = self.step
-        self._ring.submit(slot)
-        self._forget_step()
-        self._has_previous = False  # x_{t-1} of the next step is this point, but no gradient belongs to it
-        self.step += 1
+        if self._recorded:
+            self._capture.skipped()
+            self._capture.submit(self.step, self._losses)
+        self._next_step()
 
-    def _forget_step(self) -> None:
-        self._losses, self._previous_losses, self._record = [], [], {}
-        self._asked = self._weighed = 0
+    def _next_step(self) -> None:
+        self._losses.forget()
+        self._gradients.forget()
+        self._capture.forget()
+        self.step += 1
+        self._recorded, self._next_recorded = self._next_recorded, self._plan.records(self.step + 1)
+
+    def _before_clip(self) -> None:
+        if not self._recorded:
+            return
+        if "clip_value" in self._capture.record or "clip_factor" in self._capture.scalars:
+            raise UsageError(f"step {self.step}: clipped twice; one clip per step can be recorded.")
+        self._scaling.require_unscaled(self.step)
+        self._gradients.check(self.step)
+        self._capture.gradient(self.step)
 
     # --- the end ------------------------------------------------------------------------------------------------
 
@@ -308,15 +328,14 @@ class Tracer:
         atexit.unregister(self._at_exit)
         for hook in self._hooks:
             hook.remove()
-        if final_point and self.step and self._ring.error is None:
-            slot = self._slot or self._ring.take()
-            slot.filled.clear()
-            slot.record.clear()
-            fill(self._subject.views(slot.flat["x"]), [p.data for p in self._subject.parameters])
-            slot.filled.add("x")
-            slot.step = self.step
-            slot.record["time_ns"] = time.time_ns()
-            self._ring.submit(slot)
+        if final_point and self._ring.error is None:
+            if self._scaling.dropped() and self._losses.asked:
+                self._record_skipped_step()
+            if self.step:
+                self._losses.forget()
+                self._capture.forget()
+                self._capture.point()
+                self._capture.submit(self.step, self._losses)
         self._ring.stop()
         failure = self._ring.error
         if failure is not None:
@@ -331,15 +350,3 @@ class Tracer:
     def _at_exit(self) -> None:
         crashed = getattr(sys, "last_value", None) is not None
         self._close("interpreter exit", final_point=not crashed, quiet=True)
-
-
-def _known(argument: str, values: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        if value not in known:
-            raise UsageError(f"{argument}: {value!r} is not known; expected some of {', '.join(map(repr, known))}.")
-    return values
-
-
-def _versions() -> dict[str, str]:
-    packages = ("lemmata", "torch", "numpy", "h5py", "pyarrow")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

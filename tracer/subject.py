@@ -1,7 +1,8 @@
 """What is recorded of a model and its optimizer: which tensors, in which order, under which names."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from numbers import Real
 from typing import Any
 
@@ -18,24 +19,44 @@ _STORED = {
 }
 
 
+STORES = ("as trained", "float32", "float64")
+
+
 @dataclass(frozen=True)
 class Subject:
     """The parameters an optimizer trains, in the order of the model, tied ones once.
 
-    ``dtype`` is the narrowest stored dtype that holds every parameter exactly, ``frozen`` the number of the model's
-    parameters that the optimizer does not train.
+    ``trained`` (with ``names``) are all of them, ``parameters`` (with ``blocks``) those that are recorded. ``dtype`` is
+    that of the recorded vectors; ``frozen`` counts the model's numbers that the optimizer does not train,
+    ``unrecorded`` those it trains and nobody asked for.
     """
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
+    trained: tuple[torch.nn.Parameter, ...]
+    names: tuple[str, ...]
     parameters: tuple[torch.nn.Parameter, ...]
     blocks: tuple[Block, ...]
     dtype: torch.dtype
     frozen: int
+    unrecorded: int
+    groups: int
 
     @classmethod
-    def of(cls, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> "Subject":
+    def of(
+        cls,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        patterns: Sequence[str] | None = None,
+        with_frozen: bool = False,
+        store: str = "as trained",
+    ) -> "Subject":
         """Find them.
+
+        Args:
+            patterns: of the names to record, as in :mod:`fnmatch`; None records all.
+            with_frozen: also the optimizer's parameters that do not require a gradient yet.
+            store: one of :data:`STORES`; as trained is the narrowest dtype that holds every parameter exactly.
 
         Raises:
             UsageError: not a module or optimizer, a trained tensor outside the model, or a dtype not stored.
@@ -45,31 +66,55 @@ class Subject:
                 f"Tracer needs a torch.nn.Module and a torch.optim.Optimizer; found {type(model).__name__} and "
                 f"{type(optimizer).__name__}. Call Tracer(run, model, optimizer)."
             )
-        trained = {id(p) for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
-        named = {id(p): (name, p) for name, p in reversed(list(model.named_parameters(remove_duplicate=True)))}
-        foreign = len(trained - set(named))
+        wanted = {id(p) for p in _parameters(optimizer) if with_frozen or p.requires_grad}
+        named = [(n.removeprefix("_orig_mod."), p) for n, p in model.named_parameters()]  # torch.compile's prefix
+        foreign = len(wanted - {id(p) for _, p in named})
         if foreign:
             raise UsageError(
                 f"the optimizer trains {foreign} tensors that are not parameters of the model. "
                 "Give Tracer the module that holds all of them."
             )
+        trained = [(name, p) for name, p in named if id(p) in wanted]
+        recorded = [(name, p) for name, p in trained if _matches(name, patterns)]
+        if not sum(p.numel() for _, p in recorded):
+            raise UsageError(_nothing(trained, patterns))
         blocks: list[Block] = []
-        parameters: list[torch.nn.Parameter] = []
         at = 0
-        for name, p in model.named_parameters():
-            if id(p) not in trained:
-                continue
-            name = name.removeprefix("_orig_mod.")  # what torch.compile puts before every name
+        for name, p in recorded:
             if p.dtype not in _STORED:
                 raise UsageError(f"parameter {name!r} is {p.dtype}; lemmata stores real floating-point parameters.")
             blocks.append(Block(name, tuple(p.shape), str(p.dtype).removeprefix("torch."), at, p.numel()))
-            parameters.append(p)
             at += p.numel()
-        if not at:
-            raise UsageError("the optimizer trains no parameter of the model: nothing to record.")
-        dtype = torch.float64 if any(p.dtype == torch.float64 for p in parameters) else torch.float32
-        frozen = sum(p.numel() for p in model.parameters() if id(p) not in trained)
-        return cls(model, optimizer, tuple(parameters), tuple(blocks), dtype, frozen)
+        return cls(
+            model=model,
+            optimizer=optimizer,
+            trained=tuple(p for _, p in trained),
+            names=tuple(name for name, _ in trained),
+            parameters=tuple(p for _, p in recorded),
+            blocks=tuple(blocks),
+            dtype=_dtype(store, [p.dtype for _, p in recorded]),
+            frozen=sum(p.numel() for _, p in named if id(p) not in wanted),
+            unrecorded=sum(p.numel() for _, p in trained) - at,
+            groups=len(optimizer.param_groups),
+        )
+
+    def check_groups(self, step: int) -> None:
+        """Raise :class:`UsageError` if the optimizer trains something it did not when recording began."""
+        groups = self.optimizer.param_groups
+        if len(groups) != self.groups:
+            raise UsageError(
+                f"step {step}: the optimizer has {len(groups)} parameter groups; it had {self.groups} when recording "
+                "began. Give it all groups at once and freeze the later ones with requires_grad_(False), which an "
+                "optimizer leaves alone; pass frozen='record' to Tracer."
+            )
+        known = {id(p) for p in self.trained}
+        for p in _parameters(self.optimizer):
+            if p.grad is not None and id(p) not in known:
+                name = next((n for n, q in self.model.named_parameters() if q is p), "a tensor outside the model")
+                raise UsageError(
+                    f"step {step}: the optimizer now trains {name!r}, which was frozen when recording began. "
+                    "Pass frozen='record' to Tracer, so that points include what is unfrozen later."
+                )
 
     def views(self, flat: torch.Tensor) -> list[torch.Tensor]:
         """Parts of a flat tensor of shape ``(d,)``, one per parameter and in its shape."""
@@ -83,6 +128,23 @@ class Subject:
                 for name, number in _numbers(key, value):
                     found[f"group{i}.{name}"] = number
         return found
+
+    def state(self, name: str) -> list[torch.Tensor | None]:
+        """What the optimizer keeps under ``name`` for each recorded parameter; None where it keeps nothing.
+
+        Raises:
+            UsageError: it keeps nothing under that name at all, or something that has not the parameter's shape.
+        """
+        states = [self.optimizer.state.get(p, {}) for p in self.parameters]
+        found = [state.get(name) for state in states]
+        shapes = [None if not isinstance(v, torch.Tensor) else v.shape for v in found]
+        if not any(shapes) or any(s not in (None, p.shape) for s, p in zip(shapes, self.parameters, strict=True)):
+            there = sorted({k for s, p in zip(states, self.parameters, strict=True) for k in _like(p, s)})
+            raise UsageError(
+                f"optimizer_buffers: {type(self.optimizer).__name__} keeps no {name!r} of the parameters' shape; "
+                f"it keeps {', '.join(map(repr, there)) or 'nothing'}."
+            )
+        return [v if isinstance(v, torch.Tensor) else None for v in found]
 
     def description(self) -> dict[str, Any]:
         """The optimizer's class and what of its groups is not a number: flags and texts, for the manifest."""
@@ -105,3 +167,35 @@ def _numbers(key: str, value: Any) -> list[tuple[str, float]]:
     if isinstance(value, Real) or (isinstance(value, torch.Tensor) and value.numel() == 1):
         return [(key, float(value))]
     return []
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[torch.nn.Parameter]:
+    return (p for group in optimizer.param_groups for p in group["params"])
+
+
+def _matches(name: str, patterns: Sequence[str] | None) -> bool:
+    return patterns is None or any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _nothing(trained: list[tuple[str, torch.nn.Parameter]], patterns: Sequence[str] | None) -> str:
+    if not trained:
+        return "the optimizer trains no parameter of the model: nothing to record."
+    names = ", ".join(name for name, _ in trained[:5])
+    return f"blocks={list(patterns or ())!r} matches none of the {len(trained)} trained parameters ({names}, …)."
+
+
+def _dtype(store: str, found: list[torch.dtype]) -> torch.dtype:
+    if store in ("float16", "bfloat16"):
+        raise UsageError(
+            f"store={store!r}: points are not stored that short: the squared distance of neighbours then comes out "
+            f"wrong by a factor of up to 670. Choose one of {', '.join(map(repr, STORES))}."
+        )
+    if store not in STORES:
+        raise UsageError(f"store={store!r} is not known; expected one of {', '.join(map(repr, STORES))}.")
+    if store == "as trained":
+        return torch.float64 if torch.float64 in found else torch.float32
+    return torch.float32 if store == "float32" else torch.float64
+
+
+def _like(parameter: torch.nn.Parameter, state: Mapping[str, Any]) -> list[str]:
+    return [k for k, v in state.items() if isinstance(v, torch.Tensor) and v.shape == parameter.shape]

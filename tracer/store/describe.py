@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from tracer.store.header import Header
-from tracer.store.layout import SEAL, Layout, record_schema
+from tracer.store.layout import BUFFER, SEAL, STREAMS, Layout, record_schema
 from tracer.store.manifest import Block, Manifest
 
 _BEGIN, _END = "<!-- {}: made by python -m tracer.store.describe -->", "<!-- end -->"
@@ -19,7 +19,7 @@ _MANIFEST = {
     "run_id": "name of the run, and of its Dagster partition",
     "created": "when recording began, UTC",
     "blocks": "the recorded parameter tensors; see below",
-    "streams": "which vectors a step may have: `x`, `g`, `h`",
+    "streams": "which vectors a step may have; see above",
     "dtype": "of the stored vectors: `float32` or `float64`, wide enough to hold every parameter exactly",
     "hyperparameters": "names of the optimizer's numbers in the step records",
     "loss_dtype": "dtype of the loss as training computed it; it limits what a loss difference can resolve",
@@ -28,8 +28,10 @@ _MANIFEST = {
     "config": "what the user passed as `config=`",
     "versions": "of Python and of the packages that recorded",
     "frozen_parameters": "how many of the model's parameters were not trained, hence not recorded",
+    "unrecorded_parameters": "how many were trained but left out because the user asked for some blocks only",
     "attempts": "one entry per process that recorded: when it began, its process id, its first step",
     "ended": "why recording stopped: reason, time, steps, chunks; null while it runs and after a kill",
+    "certificate": "what `lemmata certify` found: whether training with the tracer is bit for bit the one without",
     "format": "this page's version",
 }
 _BLOCK = {
@@ -38,6 +40,10 @@ _BLOCK = {
     "dtype": "of the parameter in training",
     "offset": "where it begins in every vector, in elements",
     "size": "its elements",
+}
+_STREAMS = {
+    **STREAMS,
+    f"{BUFFER}NAME": "what the optimizer keeps under NAME (`momentum_buffer`, `exp_avg`), after the update",
 }
 _HEADER = {
     "run_id": "the run this chunk belongs to",
@@ -72,10 +78,12 @@ _RECORD = {
     "time_ns": "wall clock when the step ended, nanoseconds since 1970 UTC",
     "loss": "f(x_t, z_t): what backward() differentiated, before loss scaling",
     "loss_previous": "f(x_{t-1}, z_t), from the look-back probe",
+    "loss_next": "f(x_{t+1}, z_t), from the look-ahead probe",
     "epoch": "as the user gave it",
     "batch": "the minibatch's id, as the user gave it",
     "random_scale": "s_t, if the update was multiplied by a random number",
     "clip_factor": "what the gradient was multiplied by after it was recorded",
+    "clip_value": "what the gradient's elements were clamped to, plus or minus, after it was recorded",
     "finite": "whether losses and vectors are all finite",
     "skipped": "true where a gradient scaler left out the update; such a step has no gradient",
     "hyper:NAME": "the optimizer's numbers, for instance `hyper:group0.lr`",
@@ -89,6 +97,7 @@ def tables() -> dict[str, str]:
     return {
         "manifest": _fields(_types(Manifest), _MANIFEST),
         "block": _fields(_types(Block), _BLOCK),
+        "streams": _fields([(name, "vector") for name in (*STREAMS, f"{BUFFER}NAME")], _STREAMS),
         "header": _fields(_types(Header), _HEADER),
         "commit": _fields([(n, _numpy(commit, n)) for n in commit.names or ()], _COMMIT),
         "seal": _fields([(n, _numpy(SEAL, n)) for n in SEAL.names or ()], _SEAL),

@@ -9,7 +9,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tracer.store.layout import DTYPES, MAX_PARAMETERS, MAX_ROWS, STREAMS, VERSION, Layout, digest
+from tracer.store.layout import DTYPES, MAX_PARAMETERS, MAX_ROWS, VERSION, Layout, digest, streams_in_order
 
 PAGE = 4096
 _MAGIC = b"lemmata chunk\n"
@@ -96,7 +96,7 @@ def _check(header: Header) -> None:
         raise ValueError("its header has a field of the wrong type")
     if not (0 < header.rows <= MAX_ROWS and 0 < header.parameters <= MAX_PARAMETERS and header.dtype in DTYPES):
         raise ValueError("its header promises an impossible shape")
-    if not header.streams or tuple(header.streams) != tuple(s for s in STREAMS if s in header.streams):
+    if not streams_in_order(tuple(header.streams)):
         raise ValueError("its header promises unknown streams")
     layout = header.layout
     parts = [(at, header.rows * layout.row_bytes) for at in header.streams.values()]

@@ -14,7 +14,15 @@ VERSION = 1
 MANIFEST = "manifest.json"
 OPEN = ".tmp"  # suffix of the chunk that is still being recorded
 
-STREAMS = ("x", "g", "h")  # point x_t, gradient g_t at x_t, look-back gradient h_t at x_{t-1}, all on minibatch z_t
+STREAMS = {
+    "x": "point x_t",
+    "g": "gradient g_t at x_t on the minibatch z_t",
+    "h": "look-back probe: gradient at x_{t-1} on the same z_t",
+    "a": "look-ahead probe: gradient at x_{t+1} on the same z_t",
+    "ga": "gradient at x_t on one half of z_t",
+    "gb": "gradient at x_t on the other half of z_t",
+}
+BUFFER = "buffer:"  # "buffer:exp_avg" is a stream too: what the optimizer keeps under that name, after the update
 DTYPES = ("float32", "float64")
 SLICE_BYTES = 16 << 20  # a row is hashed in slices of this size
 MAX_ROW_BYTES = (4 << 30) - 1  # HDF5's limit for one chunk
@@ -23,6 +31,7 @@ MAX_ROWS = 1 << 16  # rows of one chunk file
 
 SEAL = np.dtype([("rows", "<u8"), ("commits", "<u8"), ("records", "<u8"), ("check", "<u8")])
 
+_BUFFER = re.compile(re.escape(BUFFER) + r"[A-Za-z0-9_.-]{1,100}")
 _CHUNK_NAME = re.compile(r"chunk-(\d{6})\.(h5|arrow)(\.tmp)?")
 
 Bytes = Any  # anything with the buffer protocol; Python 3.11 has no name for that
@@ -31,6 +40,18 @@ Bytes = Any  # anything with the buffer protocol; Python 3.11 has no name for th
 def digest(data: Bytes) -> int:
     """64-bit xxh3 of the bytes of ``data``; detects damage, does not resist an adversary."""
     return int(xxhash.xxh3_64_intdigest(data))
+
+
+def streams_in_order(streams: tuple[str, ...]) -> bool:
+    """Whether a run may have these: some of :data:`STREAMS` in that order, then optimizer buffers, none twice."""
+    fixed = tuple(s for s in STREAMS if s in streams)
+    buffers = streams[len(fixed) :]
+    return (
+        bool(fixed)
+        and streams[: len(fixed)] == fixed
+        and all(map(_BUFFER.fullmatch, buffers))
+        and (len(set(buffers)) == len(buffers))
+    )
 
 
 def chunk_name(number: int, suffix: str = "h5") -> str:
@@ -49,7 +70,7 @@ class Layout:
     """What the chunk files of one run have in common.
 
     Args:
-        streams: the recorded streams, a non-empty part of :data:`STREAMS` in that order.
+        streams: the recorded streams; :func:`streams_in_order` holds for them.
         parameters: ``d``, numbers per row.
         dtype: of the vectors, one of :data:`DTYPES`.
     """
@@ -128,10 +149,12 @@ def record_schema(hyperparameters: tuple[str, ...]) -> pa.Schema:
             pa.field("time_ns", pa.int64(), nullable=False),
             pa.field("loss", pa.float64()),
             pa.field("loss_previous", pa.float64()),
+            pa.field("loss_next", pa.float64()),
             pa.field("epoch", pa.int64()),
             pa.field("batch", pa.int64()),
             pa.field("random_scale", pa.float64()),
             pa.field("clip_factor", pa.float64()),
+            pa.field("clip_value", pa.float64()),
             pa.field("finite", pa.bool_(), nullable=False),
             pa.field("skipped", pa.bool_()),
             *(pa.field(f"hyper:{name}", pa.float64()) for name in hyperparameters),

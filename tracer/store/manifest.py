@@ -10,7 +10,7 @@ from typing import Any
 from tracer.errors import FormatError, UsageError
 from tracer.store.files import write_aside
 from tracer.store.home import RUN_ID
-from tracer.store.layout import DTYPES, MANIFEST, MAX_PARAMETERS, STREAMS, VERSION, Layout, digest
+from tracer.store.layout import DTYPES, MANIFEST, MAX_PARAMETERS, STREAMS, VERSION, Layout, digest, streams_in_order
 
 MAX_BYTES = 64 << 20
 
@@ -46,8 +46,10 @@ class Manifest:
     config: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     frozen_parameters: int = 0
+    unrecorded_parameters: int = 0
     attempts: tuple[Mapping[str, Any], ...] = ()
     ended: Mapping[str, Any] | None = None
+    certificate: Mapping[str, Any] | None = None
     format: int = VERSION
 
     @property
@@ -135,12 +137,13 @@ def _parse(body: dict[str, Any]) -> Manifest:
         raise ValueError(f"run_id {manifest.run_id!r:.60} is not a valid run id")
     if manifest.dtype not in DTYPES:
         raise ValueError(f"dtype {manifest.dtype!r:.40} is none of {DTYPES}")
-    if not manifest.streams or manifest.streams != tuple(s for s in STREAMS if s in manifest.streams):
-        raise ValueError(f"streams {manifest.streams!r:.60} are not some of {STREAMS} in that order")
+    if not all(isinstance(name, str) for name in manifest.streams) or not streams_in_order(manifest.streams):
+        raise ValueError(f"streams {manifest.streams!r:.60} are not some of {', '.join(STREAMS)} in that order")
     if not all(isinstance(name, str) for name in manifest.hyperparameters):
         raise ValueError("hyperparameters must be names")
-    if manifest.ended is not None and not isinstance(manifest.ended, dict):
-        raise ValueError("ended must be an object or null")
+    for name in ("ended", "certificate"):
+        if not isinstance(getattr(manifest, name), dict | None):
+            raise ValueError(f"{name} must be an object or null")
     return manifest
 
 

@@ -164,7 +164,7 @@ class Trace:
             read = read_records(self._record_path(whole), whole, self._schema) if table is None else table
             tables.append(read.slice(0, len(chunk.steps)))
         table = pa.concat_tables(tables)
-        for stream in ("x", "g", "h"):
+        for stream in dict.fromkeys(("x", "g", "h", *self.streams)):
             parts = [np.empty(0, bool)]
             parts += [c.has.get(stream, np.zeros(len(c.steps), bool)) for c in self._chunks]
             table = table.append_column(f"has_{stream}", pa.array(np.concatenate(parts)))

@@ -1,0 +1,96 @@
+"""One step into one slot, piece by piece: point, gradient, probes, optimizer buffers, record."""
+
+import time
+from typing import Any
+
+import torch
+
+from tracer.gradients import Gradients
+from tracer.losses import Losses
+from tracer.probe import fill
+from tracer.ring import Ring, Slot
+from tracer.store.layout import BUFFER
+from tracer.subject import Subject
+
+SCALARS = ("loss", "loss_previous", "loss_next", "clip_factor")  # may still be on the device when the step ends
+
+
+class Capture:
+    """Fills a slot of the ring with the present step and hands it to the writer.
+
+    Args:
+        buffers: what to record of the optimizer's state.
+        numbers: names of the optimizer's hyperparameters in the step record.
+    """
+
+    def __init__(
+        self, ring: Ring, subject: Subject, gradients: Gradients, buffers: tuple[str, ...], numbers: tuple[str, ...]
+    ) -> None:
+        self._ring, self._subject, self._gradients = ring, subject, gradients
+        self._buffers, self._numbers = buffers, numbers
+        self._slot: Slot | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin a step; a slot that was not handed over is used again."""
+        if self._slot is not None:
+            self._slot.filled.clear()
+        self.record: dict[str, Any] = {}  # columns of the step record known so far
+        self.scalars: dict[str, torch.Tensor] = {}  # those of SCALARS
+
+    def holds(self, stream: str) -> bool:
+        """Whether ``stream`` of this step is captured."""
+        return self._slot is not None and stream in self._slot.filled
+
+    def gradient(self, step: int) -> None:
+        """Copy the gradient, unless it was copied before the clip."""
+        if not self.holds("g"):
+            self._gradients.copy_to(self._views("g"), step)
+            self._filled("g")
+
+    def point(self) -> None:
+        """Copy the parameters as they are."""
+        fill(self._views("x"), [p.data for p in self._subject.parameters])
+        self._filled("x")
+
+    def skipped(self) -> None:
+        """A gradient scaler leaves out this update: keep the point and the loss, and no gradient."""
+        self.point()
+        self._free().filled.intersection_update({"x"})
+        self.record["skipped"] = True
+
+    def probes(self, losses: Losses) -> None:
+        """Copy what the probes found."""
+        for stream in losses.filled:
+            fill(self._views(stream), losses.vectors[stream])
+            self._filled(stream)
+
+    def optimizer(self) -> None:
+        """Copy the optimizer's buffers and hyperparameters as they are after the update."""
+        for name in self._buffers:
+            fill(self._views(BUFFER + name), self._subject.state(name))
+            self._filled(BUFFER + name)
+        numbers = self._subject.numbers()
+        self.record.update({f"hyper:{name}": numbers.get(name) for name in self._numbers})
+
+    def submit(self, step: int, losses: Losses) -> None:
+        """Hand the step to the writer."""
+        slot, self._slot = self._free(), None
+        slot.record.clear()
+        for name, value in (losses.totals | self.scalars).items():
+            slot.scalars[SCALARS.index(name)].copy_(value)
+            slot.record[name] = None  # its value is in slot.scalars
+        slot.record.update(self.record, time_ns=time.time_ns())
+        slot.step = step
+        self._ring.submit(slot)
+
+    def _free(self) -> Slot:
+        if self._slot is None:
+            self._slot = self._ring.take()
+        return self._slot
+
+    def _views(self, stream: str) -> list[torch.Tensor]:
+        return self._subject.views(self._free().flat[stream])
+
+    def _filled(self, stream: str) -> None:
+        self._free().filled.add(stream)

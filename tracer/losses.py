@@ -1,0 +1,115 @@
+"""The losses of one step: one per micro-batch, each with the weight that backward() gives it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from tracer.errors import UsageError
+from tracer.probe import Answer, Closure, fill
+from tracer.subject import Subject
+from tracer.surroundings import Moment
+
+LOSS_OF = {"g": "loss", "h": "loss_previous", "a": "loss_next"}  # the record column of the loss beside a gradient
+
+
+@dataclass
+class Later:
+    """A question to be asked after the update, at x_{t+1}; ``weight`` is known once backward() has run."""
+
+    closure: Closure
+    as_of: Moment
+    scale: float
+    weight: torch.Tensor | None = None
+
+
+class Losses:
+    """Sums the losses and probe gradients of a step's micro-batches as ``backward()`` weighs them.
+
+    A hook on each loss, which changes nothing, reads what backward() multiplies it by: 1, one n-th under accumulation,
+    the loss scale under mixed precision (divided out again here). Sums of losses are float64.
+
+    Args:
+        streams: those that a probe fills; each gets one flat device tensor.
+    """
+
+    def __init__(self, subject: Subject, streams: tuple[str, ...]) -> None:
+        self._dtype = subject.dtype
+        device = subject.parameters[0].device
+        size = sum(block.size for block in subject.blocks)
+        self.vectors = {s: subject.views(torch.zeros(size, dtype=subject.dtype, device=device)) for s in streams}
+        self.forget()
+
+    def forget(self) -> None:
+        """The step is over."""
+        self.asked = self.weighed = 0  # losses given out, and those of them that backward() has seen
+        self.totals: dict[str, torch.Tensor] = {}  # record column to loss
+        self.filled: set[str] = set()
+        self.later: list[Later] = []
+
+    def add(
+        self,
+        loss: torch.Tensor,
+        answers: Mapping[str, Answer],
+        later: Later | None,
+        scale: float,
+        then: Callable[[], None],
+    ) -> None:
+        """Expect ``loss`` to go backward; ``answers`` are those of the probes to the same minibatch, by stream.
+
+        ``then`` is called inside backward(). ``scale`` is the loss scale.
+        """
+        value = loss.detach()
+        self.asked += 1
+
+        def weigh(weight: torch.Tensor) -> None:
+            weight = weight.detach() if scale == 1.0 else weight.detach() / scale
+            self.weighed += 1
+            self._total("g", value, weight)
+            for stream, answer in answers.items():
+                self.put(stream, answer, weight)
+            if later is not None:
+                later.weight = weight
+                self.later.append(later)
+            then()
+
+        loss.register_hook(weigh)  # type: ignore[no-untyped-call]
+
+    def put(self, stream: str, answer: Answer, weight: torch.Tensor) -> None:
+        """Add a probe's loss and gradient, times ``weight``, to those of the micro-batches before."""
+        value, gradient = answer
+        fill(self.vectors[stream], gradient, weight.to(self._dtype), add=stream in self.filled)
+        self.filled.add(stream)
+        self._total(stream, value, weight)
+
+    def check(self, step: int, needed: bool) -> None:
+        """Raise :class:`UsageError` unless backward() has seen every loss given out (and there is one if needed)."""
+        if self.weighed != self.asked or (needed and not self.asked):
+            raise UsageError(
+                f"step {step}: tracer.loss() was called {self.asked} times and backward() reached "
+                f"{self.weighed} of its losses before optimizer.step(). "
+                "In each step, call loss = tracer.loss(lambda: ...) and loss.backward()."
+            )
+
+    def _total(self, stream: str, value: torch.Tensor, weight: torch.Tensor) -> None:
+        if stream in LOSS_OF:
+            part = (value.double() * weight.double()).reshape(())
+            name = LOSS_OF[stream]
+            self.totals[name] = self.totals[name] + part if name in self.totals else part
+
+
+def differentiable(loss: object) -> torch.Tensor:
+    """``loss`` if backward() can start from it.
+
+    Raises:
+        UsageError: it is no scalar tensor, or has no graph.
+    """
+    if isinstance(loss, torch.Tensor) and loss.numel() == 1 and loss.requires_grad:
+        return loss
+    found = type(loss).__name__
+    if isinstance(loss, torch.Tensor):
+        found = f"shape {tuple(loss.shape)}, requires_grad={loss.requires_grad}"
+    raise UsageError(
+        f"tracer.loss: the closure must return a scalar tensor that backward() can differentiate; found {found}. "
+        "Return the training loss itself, neither detached nor computed under torch.no_grad()."
+    )

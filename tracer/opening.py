@@ -1,0 +1,51 @@
+"""What a tracer checks and writes down before the first step."""
+
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+from tracer.errors import UsageError
+from tracer.plan import Plan
+from tracer.store.layout import BUFFER
+from tracer.store.manifest import Manifest
+from tracer.store.run_writer import now
+from tracer.subject import Subject
+
+PROBES = {"look_back": ("h",), "look_ahead": ("a",), "half_batches": ("ga", "gb")}  # name to streams
+
+
+def known(argument: str, values: Iterable[str], expected: Iterable[str]) -> tuple[str, ...]:
+    """``values`` as a tuple; raises :class:`UsageError` for one that is not ``expected``."""
+    values, expected = tuple(values), tuple(expected)
+    for value in values:
+        if value not in expected:
+            raise UsageError(f"{argument}: {value!r} is not known; expected some of {', '.join(map(repr, expected))}.")
+    return values
+
+
+def manifest_of(
+    run_id: str,
+    subject: Subject,
+    plan: Plan,
+    probes: tuple[str, ...],
+    buffers: tuple[str, ...],
+    config: Mapping[str, Any] | None,
+) -> Manifest:
+    """The manifest of a run that has not begun."""
+    asked = {stream for probe in probes for stream in PROBES[probe]}
+    packages = ("lemmata", "torch", "numpy", "h5py", "pyarrow")
+    return Manifest(
+        run_id=run_id,
+        created=now(),
+        blocks=subject.blocks,
+        streams=("x", "g", *(s for s in ("h", "a", "ga", "gb") if s in asked), *(BUFFER + name for name in buffers)),
+        dtype=str(subject.dtype).removeprefix("torch."),
+        hyperparameters=tuple(subject.numbers()),
+        optimizer=subject.description(),
+        plan={**plan.description(), "probes": list(probes)},
+        config=dict(config or {}),
+        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+        frozen_parameters=subject.frozen,
+        unrecorded_parameters=subject.unrecorded,
+    )
