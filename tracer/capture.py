@@ -38,6 +38,12 @@ class Capture:
         self.record: dict[str, Any] = {}  # columns of the step record known so far
         self.scalars: dict[str, torch.Tensor] = {}  # those of SCALARS
 
+    def reserve(self) -> bool:
+        """Make sure of a slot without waiting for one; False if all are waiting for the disk."""
+        if self._slot is None:
+            self._slot = self._ring.take_if_free()
+        return self._slot is not None
+
     def holds(self, stream: str) -> bool:
         """Whether ``stream`` of this step is captured."""
         return self._slot is not None and stream in self._slot.filled

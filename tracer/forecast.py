@@ -98,8 +98,8 @@ def size(count: float) -> str:
         >>> size(1500), size(3.2e9)
         ('1.5 kB', '3.2 GB')
     """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 999.5:
             return f"{count:.3g} {unit}"
         count /= 1000
-    return f"{count:.3g} TB"
+    return f"{count:.3g} PB"

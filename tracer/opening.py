@@ -31,6 +31,7 @@ def manifest_of(
     probes: tuple[str, ...],
     buffers: tuple[str, ...],
     config: Mapping[str, Any] | None,
+    branch_of: tuple[str, int] | None,
 ) -> Manifest:
     """The manifest of a run that has not begun."""
     asked = {stream for probe in probes for stream in PROBES[probe]}
@@ -45,6 +46,7 @@ def manifest_of(
         optimizer=subject.description(),
         plan={**plan.description(), "probes": list(probes)},
         config=dict(config or {}),
+        branch_of=None if branch_of is None else {"run_id": branch_of[0], "step": branch_of[1]},
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
         frozen_parameters=subject.frozen,
         unrecorded_parameters=subject.unrecorded,

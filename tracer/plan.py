@@ -90,6 +90,18 @@ class Bursts:
         return {"steps": "bursts", **asdict(self)}
 
 
+def count(plan: Plan, steps: int) -> int:
+    """How many of the first ``steps`` steps are recorded; beyond a million, in proportion to the first million.
+
+    Example:
+        >>> count(EveryNth(5), 10**9)
+        400000000
+    """
+    sample = min(steps, 10**6)
+    found = sum(map(plan.records, range(sample)))
+    return found if sample == steps else found * steps // sample
+
+
 def _whole(plan: str, **numbers: int) -> None:
     for name, number in numbers.items():
         if not isinstance(number, int) or number < 1:

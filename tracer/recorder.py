@@ -3,6 +3,8 @@
 import atexit
 import os
 import sys
+import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -11,15 +13,17 @@ import torch
 
 from tracer.capture import SCALARS, Capture
 from tracer.errors import RecordingError, UsageError
+from tracer.forecast import forecast
 from tracer.gradients import Gradients
 from tracer.losses import Later, Losses, differentiable
 from tracer.opening import PROBES, known, manifest_of
-from tracer.plan import Every, Plan
+from tracer.plan import Every, Plan, count
 from tracer.probe import Answer, Closure, ask, fill, frozen
 from tracer.ring import Ring
 from tracer.scaling import Scaling
+from tracer.schedule import Budget, Schedule
 from tracer.store.home import resolve_run
-from tracer.store.run_writer import CHUNK_BYTES, RunWriter
+from tracer.store.run_writer import CHUNK_BYTES, CHUNK_SECONDS, RunWriter
 from tracer.subject import Subject
 from tracer.surroundings import Generator, Surroundings
 
@@ -51,10 +55,20 @@ class Tracer:
         missing_gradient: ``"error"``, or ``"zero"`` for models whose loss may not depend on every parameter.
         changed_gradients: ``"error"``, or ``"record"`` where gradients are changed on purpose before the update.
         frozen: ``"skip"``, or ``"record"`` also the optimizer's frozen parameters, for unfreezing them later.
-        chunk_bytes: a chunk file is sealed when it holds about this many bytes of vectors.
+        chunk_bytes, chunk_seconds: a chunk file is sealed when its vectors fill about this many bytes, or at this age.
+        when_full: when the disk is slower than training, ``"block"`` waits for it; ``"drop"`` leaves steps out.
+        on_failure: when recording fails, ``"stop"`` raises in the training loop; ``"continue"`` warns, and trains on
+            unrecorded. Either way what is acknowledged stays, and the manifest says what is missing and why.
+        budget: share of training time that recording may take, say 0.03; the plan is thinned out to keep it.
+        steps: how many updates you plan; the run is refused here and now if the disk cannot hold it.
+        check_space: False if you will make room in time.
+        resume_at: go on with a run that exists, from this step on, in a further attempt.
+        branch_of: ``(run id, step)`` of the run whose checkpoint this one starts from; kept in the manifest.
+
+    What is left out by ``drop``, ``budget`` or a failure is a gap in the steps, and is counted in the manifest.
 
     Raises:
-        UsageError: a wrong argument, or the run exists already.
+        UsageError: a wrong argument, the run exists already, or the disk cannot hold it.
         OSError: the run's directory cannot be written.
 
     Example:
@@ -88,20 +102,33 @@ class Tracer:
         changed_gradients: Literal["error", "record"] = "error",
         frozen: Literal["skip", "record"] = "skip",
         chunk_bytes: int = CHUNK_BYTES,
+        chunk_seconds: float = CHUNK_SECONDS,
+        when_full: Literal["block", "drop"] = "block",
+        on_failure: Literal["stop", "continue"] = "stop",
+        budget: float | None = None,
+        steps: int | None = None,
+        check_space: bool = True,
+        resume_at: int | None = None,
+        branch_of: tuple[str, int] | None = None,
     ) -> None:
         self.path = resolve_run(run)
-        self.step = 0
         self.probes = known("probes", probes, PROBES)
         known("missing_gradient", (missing_gradient,), ("error", "zero"))
         known("changed_gradients", (changed_gradients,), ("error", "record"))
         known("frozen", (frozen,), ("skip", "record"))
-        self._plan = plan or Every()
+        known("when_full", (when_full,), ("block", "drop"))
+        known("on_failure", (on_failure,), ("stop", "continue"))
+        self._drops, self._goes_on = when_full == "drop", on_failure == "continue"
+        plan = plan or Every()
         self._subject = Subject.of(model, optimizer, blocks, frozen == "record", store)
         self._scaling = Scaling(grad_scaler, optimizer)
         buffers = tuple(optimizer_buffers)
-        manifest = manifest_of(self.path.name, self._subject, self._plan, self.probes, buffers, config)
-        self._writer = RunWriter(self.path, manifest, chunk_bytes)
+        manifest = manifest_of(self.path.name, self._subject, plan, self.probes, buffers, config, branch_of)
         layout = manifest.layout
+        if steps is not None and check_space:
+            forecast(layout, count(plan, steps), self.path).check(self.path)
+        self._schedule = Schedule(plan, resume_at or 0, None if budget is None else Budget(budget))
+        self._writer = RunWriter(self.path, manifest, chunk_bytes, resume_at, chunk_seconds)
         device = self._subject.parameters[0].device
         slots = max(2, min(4, RING_BYTES // layout.step_bytes))
         self._ring = Ring(self._writer, layout, slots, device, SCALARS)
@@ -113,8 +140,7 @@ class Tracer:
         self._previous = [torch.zeros_like(p) for p in self._subject.trained] if look_back else []
         self._previous_step: int | None = None  # whose point that is
         self._loss_dtype_known = False
-        self._recorded = self._plan.records(0)  # whether the present step is, and the next
-        self._next_recorded = self._plan.records(1)
+        self._failure: RecordingError | None = None
         self._closed = False
         self._hooks = [
             optimizer.register_step_pre_hook(self._before_step),
@@ -147,7 +173,8 @@ class Tracer:
             UsageError: the closure does not return a scalar that can be differentiated.
             RecordingError: recording has stopped; the message says why.
         """
-        self._check_open()
+        began = time.perf_counter()
+        self._attend()
         if self._scaling.dropped() and self._losses.asked:
             self._record_skipped_step()
         if (halves is None) == ("half_batches" in self.probes):
@@ -155,15 +182,16 @@ class Tracer:
                 "tracer.loss: halves=(closure_a, closure_b) and probes=['half_batches'] go together; "
                 f"found halves={'None' if halves is None else '...'} and probes={list(self.probes)}."
             )
-        if not self._recorded:
+        if not self._schedule.recorded:
             self._losses.asked += 1
             return closure()
         given = {"epoch": epoch, "batch": batch, "random_scale": random_scale}
         self._capture.record.update({k: v for k, v in given.items() if v is not None})
         answers = self._ask_before(closure, halves)
         later = None
-        if "look_ahead" in self.probes and self._next_recorded:
+        if "look_ahead" in self.probes and self._schedule.next_recorded:
             later = Later(frozen(closure), self._surroundings.now(), self._scaling.scale)
+        self._schedule.spend(time.perf_counter() - began)
         loss = differentiable(closure())
         self._note_loss_dtype(loss)
         self._losses.add(loss, answers, later, self._scaling.scale, self._gradients.after_backward)
@@ -181,7 +209,7 @@ class Tracer:
         """
         self._before_clip()
         norm = torch.nn.utils.clip_grad_norm_(self._subject.trained, max_norm, norm_type, error_if_nonfinite)
-        if self._recorded:
+        if self._schedule.recorded:
             self._capture.scalars["clip_factor"] = torch.clamp(max_norm / (norm + 1e-6), max=1.0)  # torch's own formula
             self._gradients.note()
         return norm
@@ -193,9 +221,14 @@ class Tracer:
         """
         self._before_clip()
         torch.nn.utils.clip_grad_value_(self._subject.trained, clip_value)
-        if self._recorded:
+        if self._schedule.recorded:
             self._capture.record["clip_value"] = float(clip_value)
             self._gradients.note()
+
+    @property
+    def step(self) -> int:
+        """Optimizer updates so far; the number of the step that comes next."""
+        return self._schedule.step
 
     @property
     def acknowledged(self) -> int | None:
@@ -247,33 +280,40 @@ class Tracer:
     # --- the optimizer boundary ---------------------------------------------------------------------------------
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._check_open()
+        began = time.perf_counter()
+        self._attend()
         if any(callable(a) for a in (*args[1:], *kwargs.values())):
             raise UsageError(
                 f"{type(optimizer).__name__}.step(closure): a closure evaluates several points in one step, so "
                 "there is no single gradient to record. Use an optimizer whose step() takes none."
             )
-        if not self._recorded:
-            return
-        try:
-            self._scaling.refuse_unknown()
-            self._losses.check(self.step, needed=bool(self.probes))
-            self._gradients.check(self.step)
-            self._capture.gradient(self.step)
-        except UsageError:
-            self._losses.forget()
-            self._capture.forget()
-            raise
+        if self._schedule.recorded:
+            try:
+                self._capture_before()
+            except UsageError:
+                self._losses.forget()
+                self._capture.forget()
+                raise
+            except RecordingError as error:
+                self._fail(error)
+        self._schedule.spend(time.perf_counter() - began)
+
+    def _capture_before(self) -> None:
+        self._scaling.refuse_unknown()
+        self._losses.check(self.step, needed=bool(self.probes))
+        self._gradients.check(self.step)
+        self._capture.gradient(self.step)
         self._capture.point()
         left_out = self._scaling.left_out()
         if left_out:
             self._capture.skipped()
-        if self._previous and self._next_recorded and not left_out:
+        if self._previous and self._schedule.next_recorded and not left_out:
             fill(self._previous, [p.data for p in self._subject.trained])
             self._previous_step = self.step
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._recorded:
+        began = time.perf_counter()
+        if self._schedule.recorded:
             if not self._capture.holds("x"):
                 return  # the update was refused before it began
             if self._capture.holds("g"):
@@ -282,6 +322,7 @@ class Tracer:
             self._capture.optimizer()
             self._capture.submit(self.step, self._losses)
         self._next_step()
+        self._schedule.spend(time.perf_counter() - began)
 
     def _ask_ahead(self) -> None:
         for later in self._losses.later:
@@ -293,7 +334,7 @@ class Tracer:
 
     def _record_skipped_step(self) -> None:
         """The scaler found an infinite gradient and left out the update: keep point and loss, and no gradient."""
-        if self._recorded:
+        if self._schedule.recorded:
             self._capture.skipped()
             self._capture.submit(self.step, self._losses)
         self._next_step()
@@ -302,11 +343,10 @@ class Tracer:
         self._losses.forget()
         self._gradients.forget()
         self._capture.forget()
-        self.step += 1
-        self._recorded, self._next_recorded = self._next_recorded, self._plan.records(self.step + 1)
+        self._schedule.advance()
 
     def _before_clip(self) -> None:
-        if not self._recorded:
+        if not self._schedule.recorded:
             return
         if "clip_value" in self._capture.record or "clip_factor" in self._capture.scalars:
             raise UsageError(f"step {self.step}: clipped twice; one clip per step can be recorded.")
@@ -320,6 +360,25 @@ class Tracer:
         if self._closed:
             raise UsageError(f"{self.path}: this tracer is closed; make a new one with another run id.")
         self._ring.check()
+
+    def _attend(self) -> None:
+        """Before anything else in a step: is it recorded after all?"""
+        if self._failure is not None:
+            return
+        try:
+            self._check_open()
+            if self._drops and self._schedule.recorded and not self._capture.reserve():
+                self._schedule.leave_out("disk slower than training")
+        except RecordingError as error:
+            self._fail(error)
+
+    def _fail(self, error: RecordingError) -> None:
+        """Stop training, or go on without recording, as the user chose."""
+        if not self._goes_on:
+            raise error
+        self._failure = error
+        self._schedule.stop("recording failed")
+        warnings.warn(f"{error} Training goes on unrecorded, from step {self.step} on.", RuntimeWarning, stacklevel=4)
 
     def _close(self, reason: str, final_point: bool, error: str | None = None, quiet: bool = False) -> None:
         if self._closed:
@@ -340,11 +399,14 @@ class Tracer:
         failure = self._ring.error
         if failure is not None:
             reason, error = "recording failed", str(failure)
+        details: dict[str, Any] = {} if error is None else {"error": error}
+        if left_out := self._schedule.account():
+            details["left_out"] = left_out
         try:
-            self._writer.close(reason, **({} if error is None else {"error": error}))
+            self._writer.close(reason, **details)
         except OSError as problem:
             failure = failure or problem
-        if failure is not None and not quiet:
+        if failure is not None and not quiet and self._failure is None:
             raise RecordingError(f"recording has stopped: {failure}") from failure
 
     def _at_exit(self) -> None:

@@ -32,6 +32,7 @@ _MANIFEST = {
     "attempts": "one entry per process that recorded: when it began, its process id, its first step",
     "ended": "why recording stopped: reason, time, steps, chunks; null while it runs and after a kill",
     "certificate": "what `lemmata certify` found: whether training with the tracer is bit for bit the one without",
+    "branch_of": "run id and step of the run whose checkpoint this one starts from, or null",
     "format": "this page's version",
 }
 _BLOCK = {

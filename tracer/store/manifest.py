@@ -49,6 +49,7 @@ class Manifest:
     unrecorded_parameters: int = 0
     attempts: tuple[Mapping[str, Any], ...] = ()
     ended: Mapping[str, Any] | None = None
+    branch_of: Mapping[str, Any] | None = None
     certificate: Mapping[str, Any] | None = None
     format: int = VERSION
 

@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tracer.store.manifest import Manifest, write_manifest
 from tracer.store.skeleton import Skeleton, build
 
 CHUNK_BYTES = 128 << 20
+CHUNK_SECONDS = 600.0
 
 
 class RunWriter:
@@ -27,6 +29,7 @@ class RunWriter:
         manifest: what the run is; its ``attempts`` and ``ended`` are kept up to date here.
         chunk_bytes: a chunk is sealed when its vectors fill about this many bytes.
         resume_at: go on with the run that is there, from this step on; nothing recorded is overwritten.
+        chunk_seconds: a chunk is sealed at this age, too, when the next step is written.
 
     Raises:
         UsageError: the directory holds a run or foreign files, or another process writes into it.
@@ -34,7 +37,12 @@ class RunWriter:
     """
 
     def __init__(
-        self, directory: Path, manifest: Manifest, chunk_bytes: int = CHUNK_BYTES, resume_at: int | None = None
+        self,
+        directory: Path,
+        manifest: Manifest,
+        chunk_bytes: int = CHUNK_BYTES,
+        resume_at: int | None = None,
+        chunk_seconds: float = CHUNK_SECONDS,
     ) -> None:
         layout = manifest.layout
         if layout.row_bytes > MAX_ROW_BYTES:
@@ -50,6 +58,7 @@ class RunWriter:
         self._skeletons: dict[int, Skeleton] = {}
         self._chunk: ChunkWriter | None = None
         self._next = 0
+        self._chunk_seconds, self._chunk_began = chunk_seconds, 0.0
         directory.mkdir(parents=True, exist_ok=True)
         self._lock = Lock.take(directory)
         try:
@@ -87,10 +96,11 @@ class RunWriter:
                     self.directory, self._next, self.layout, self._skeleton(self._rows), self.schema
                 )
                 self._next += 1
+                self._chunk_began = time.monotonic()
             self._chunk.write(step, batch, rows)
             self.steps += 1
             self.last_step = step
-            if self._chunk.full:
+            if self._chunk.full or time.monotonic() - self._chunk_began > self._chunk_seconds:
                 self.seal()
         except OSError as error:
             raise RecordingError(
