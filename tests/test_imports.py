@@ -43,10 +43,11 @@ FLOORS = (
     ),
     Floor(
         "pipeline.commands",  # the way in: works in the base install, and imports the rest when a command asks for it
-        names("tracer.errors"),
+        names("tracer.errors pipeline.archive_commands"),
         names("typer rich"),
         lazily=names("tracer analysis pipeline dagster dagster_webserver polars"),
     ),
+    Floor("pipeline.archive_commands", names(""), names("typer rich"), lazily=names("tracer")),
     # these two serve the base install
     Floor("pipeline.show", names("tracer"), names("rich"), lazily=names("analysis")),
     Floor("pipeline.recording", names("tracer"), names("rich")),
