@@ -17,8 +17,11 @@ from tracer.store.layout import Bytes
 Array = npt.NDArray[Any]
 Compress = Callable[[Bytes], Bytes]
 
-RAW, ZSTD, PAIR, JOINED = range(4)  # of a byte plane; PAIR: this one and the next as 16-bit words, JOINED: that next
+RAW, ZSTD, PAIR, JOINED, NIBBLE = range(5)
+# of a byte plane: PAIR is this one and the next as 16-bit words, JOINED that next, NIBBLE half a byte for common values
 GAIN = 0.97  # a plane is compressed if that makes it at least 3 % smaller
+QUICK = 0.15  # zstd is fast on planes that it makes this small; on others half bytes are ten times as fast, and
+SLACK = 0.20  # may be larger by so much of the plane
 AGAIN = 8  # packs between two looks at which planes gain
 SPARSE = 16  # zeros are left out, and a bit per word says where, if more than one word in so many is zero
 _SIZE = struct.Struct("<Q")
@@ -35,6 +38,7 @@ class Words:
         size = np.dtype(dtype).itemsize
         self.unsigned, self.signed = np.dtype(f"<u{size}"), np.dtype(f"<i{size}")
         self._top, self._one = self.signed.type(8 * size - 1), self.unsigned.type(1)
+        self._high = self.unsigned.type(8 * size - 1)
         self._scratch = np.empty(count, self.unsigned)
 
     def difference(self, bits: Array, guess: Array, out: Array) -> None:
@@ -53,6 +57,20 @@ class Words:
         np.right_shift(zigzag, self._one, out=out)
         np.bitwise_xor(out, sign, out=out)
         np.add(out, guess, out=out)
+
+    def turn(self, bits: Array, out: Array) -> None:
+        """Move the sign to the lowest bit: the exponent then fills the highest byte. ``out`` may be ``bits``."""
+        sign = self._scratch[: bits.size].reshape(bits.shape)
+        np.right_shift(bits, self._high, out=sign)
+        np.left_shift(bits, self._one, out=out)
+        np.bitwise_or(out, sign, out=out)
+
+    def turn_back(self, bits: Array) -> None:
+        """The inverse, in place."""
+        sign = self._scratch[: bits.size].reshape(bits.shape)
+        np.left_shift(bits, self._high, out=sign)
+        np.right_shift(bits, self._one, out=bits)
+        np.bitwise_or(bits, sign, out=bits)
 
 
 class Planes:
@@ -93,7 +111,11 @@ class Planes:
                 pieces.append(self._part(words, i, np.empty(len(words), "<u2")))
             else:
                 plane = self._part(words, i, self._bytes[: len(words)])
-                piece = self.codec.compress(plane) if mode == ZSTD else None
+                piece = None
+                if mode == ZSTD:
+                    piece = self.codec.compress(plane)
+                elif mode >= NIBBLE:
+                    used[i], piece = NIBBLE, pack_halves(plane, mode >> 8)
                 if piece is None or len(piece) >= len(words):
                     piece, used[i] = plane.tobytes(), RAW
                 pieces.append(piece)
@@ -131,6 +153,8 @@ class Planes:
                 raise ValueError("a tile ends early")
             if mode == ZSTD:
                 out.view(np.uint8)[i::size] = np.frombuffer(decompress(self.codec, piece, n), np.uint8)
+            elif mode == NIBBLE:
+                out.view(np.uint8)[i::size] = unpack_halves(piece, n)
             elif mode == RAW and length == n:
                 out.view(np.uint8)[i::size] = np.frombuffer(piece, np.uint8)
             elif mode == PAIR and length == 2 * n and i % 2 == 0 and modes[i + 1] == JOINED:
@@ -143,7 +167,15 @@ class Planes:
         modes = []
         for i in range(self.unsigned.itemsize):
             plane = self._part(words, i, self._bytes[: len(words)])
-            modes.append(ZSTD if len(self.codec.compress(plane)) < GAIN * len(words) else RAW)
+            compressed = len(self.codec.compress(plane)) / len(plane)
+            counts = np.bincount(plane, minlength=256)
+            common = np.convolve(np.tile(counts, 2), np.ones(15, int))[14 : 14 + 256]  # of 15 values from each on
+            base = int(common.argmax())
+            halves = 1.5 - int(common[base]) / len(plane)
+            mode = ZSTD if compressed < GAIN else RAW
+            if halves < GAIN and compressed > QUICK and halves < compressed + SLACK:
+                mode = NIBBLE | base << 8
+            modes.append(mode)
         for i in range(0, len(modes), 2):
             if modes[i : i + 2] == [RAW, RAW]:
                 modes[i : i + 2] = [PAIR, JOINED]
@@ -157,6 +189,40 @@ class Planes:
             words = shifted
         np.copyto(out, words, casting="unsafe")
         return out
+
+
+def pack_halves(plane: Array, base: int) -> bytes:
+    """A byte plane with half a byte for each of the 15 values from ``base`` on; the others stand at the end."""
+    half = (len(plane) + 1) // 2
+    codes = np.zeros(2 * half, np.uint8)
+    np.subtract(plane, np.uint8(base), out=codes[: len(plane)])
+    rare = codes[: len(plane)] > 14
+    np.minimum(codes, 15, out=codes)
+    np.left_shift(codes[half:], 4, out=codes[half:])
+    np.bitwise_or(codes[:half], codes[half:], out=codes[:half])
+    return bytes([base]) + codes[:half].tobytes() + plane[rare].tobytes()
+
+
+def unpack_halves(piece: memoryview, count: int) -> Array:
+    """The inverse.
+
+    Raises:
+        ValueError: ``piece`` does not hold ``count`` bytes.
+    """
+    half = (count + 1) // 2
+    raw = np.frombuffer(piece, np.uint8)
+    if len(raw) < 1 + half:
+        raise ValueError("a byte plane ends early")
+    codes = np.empty(2 * half, np.uint8)
+    np.bitwise_and(raw[1 : 1 + half], 15, out=codes[:half])
+    np.right_shift(raw[1 : 1 + half], 4, out=codes[half:])
+    codes = codes[:count]
+    rare = codes == 15
+    if np.count_nonzero(rare) != len(raw) - 1 - half:
+        raise ValueError("a byte plane of another number of rare values")
+    np.add(codes, raw[0], out=codes)
+    codes[rare] = raw[1 + half :]
+    return codes
 
 
 def pack(data: Bytes) -> bytes:

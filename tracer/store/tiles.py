@@ -33,8 +33,8 @@ def tiles(layout: Layout, rows: int) -> Iterator[tuple[slice, slice]]:
 class TileCoder:
     """Encodes or decodes the tiles of a run in order; keeps the guess for the next point, a few vectors in size.
 
-    ``x`` is stored as its difference to a guess of ``kind``, ``h`` (if ``h_from_g``) as that to ``g`` of the same step,
-    anything else as it is. Rows that lack a stream are left out.
+    ``x`` is stored as its difference to a guess of ``kind``, gradients with the sign moved to the lowest bit, ``h`` (if
+    ``h_from_g``) as its difference to ``g`` of the same step. Rows that lack a stream are left out.
     """
 
     def __init__(self, layout: Layout, kind: str, h_from_g: bool) -> None:
@@ -57,6 +57,7 @@ class TileCoder:
         bits = {s: v[rows, columns].view(self.words.unsigned) for s, v in streams.items()}
         height, width = rows.stop - rows.start, columns.stop - columns.start
         has = {s: v[rows] for s, v in has.items()}
+        turned = {}
         for stream in self.layout.streams:
             present = np.flatnonzero(has[stream]).tolist()
             packed = self._packed[: len(present) * width]
@@ -66,11 +67,17 @@ class TileCoder:
                 for line, i in zip(lines, present, strict=True):
                     self.words.difference(bits["x"][i], guess.bits, line)
                     self._advance(guess, bits, has, i, numbers[rows.start + i])
-            elif stream == "h" and self.h_from_g:
-                for line, i in zip(lines, present, strict=True):
-                    self.words.difference(bits["h"][i], self._beside(bits, has, i, width), line)
             else:
-                np.copyto(lines, bits[stream] if len(present) == height else bits[stream][present])
+                own = self._tile[stream][: height * width].reshape(height, width)
+                self.words.turn(bits[stream], own)
+                turned[stream] = own
+                if stream == "h" and self.h_from_g:
+                    for line, i in zip(lines, present, strict=True):
+                        self.words.difference(own[i], self._beside(turned, has, i, width), line)
+                elif len(present) == height:
+                    packed = own.reshape(-1)
+                else:
+                    np.copyto(lines, own[present])
             if present:
                 pieces += self.planes.pack(packed, (stream, columns.start))
         return pieces
@@ -84,32 +91,31 @@ class TileCoder:
         height, width = rows.stop - rows.start, columns.stop - columns.start
         has = {s: v[rows] for s, v in has.items()}
         bits = {s: v[: height * width].reshape(height, width) for s, v in self._tile.items()}
-        order = sorted(self.layout.streams, key="ghx".find)  # x needs g to guess on, h needs g
         places = {}
         for stream in self.layout.streams:
             present = np.flatnonzero(has[stream]).tolist()
-            plain = stream != "x" and not (stream == "h" and self.h_from_g)
-            out = bits[stream].reshape(-1) if plain and len(present) == height else self._tile[stream]
-            packed = out[: len(present) * width]
+            packed = self._tile[stream][: len(present) * width]
             if present:
                 raw = self.planes.unpack(raw, packed)
-            places[stream] = (present, packed.reshape(len(present), width), plain)
+            places[stream] = (present, packed.reshape(len(present), width))
         if len(raw):
             raise ValueError(f"{len(raw)} bytes are left over in a tile")
-        for stream in order:
-            present, lines, plain = places[stream]
+        for stream in self.layout.streams:
+            present, lines = places[stream]
             if len(present) < height:
                 lines = lines.copy()  # the rows move apart, and must not run over each other
                 bits[stream][:] = 0
                 bits[stream][present] = lines
-            for i in () if plain else present:
-                line = bits[stream][i]
-                if stream == "x":
-                    guess = self._guess(columns)
-                    self.words.add(line, guess.bits, line)
-                    self._advance(guess, bits, has, i, numbers[rows.start + i])
-                else:
-                    self.words.add(line, self._beside(bits, has, i, width), line)
+        if "h" in bits and self.h_from_g:
+            for i in places["h"][0]:
+                self.words.add(bits["h"][i], self._beside(bits, has, i, width), bits["h"][i])
+        for stream in self.layout.streams:
+            if stream != "x":
+                self.words.turn_back(bits[stream])
+        guess = self._guess(columns)
+        for i in places["x"][0] if "x" in bits else ():
+            self.words.add(bits["x"][i], guess.bits, bits["x"][i])
+            self._advance(guess, bits, has, i, numbers[rows.start + i])
         return bits
 
     def _guess(self, columns: slice) -> Guess:
