@@ -3,7 +3,8 @@
     python tests/benchmarks/bench_archive.py [RUN]
 
 Without RUN, an MLP of a million parameters is trained on the digits for 100 steps and recorded with x, g and h.
-Every figure is per processor second of one core; archive and restore also hash, read and write files, the peers work from memory to memory.
+Every figure is per processor second of one core. Archive and restore also hash, read and write files; the peers work
+from memory to memory.
 """
 
 import os

@@ -22,6 +22,7 @@ RAW, ZSTD, PAIR, JOINED, NIBBLE = range(5)
 GAIN = 0.97  # a plane is compressed if that makes it at least 3 % smaller
 QUICK = 0.15  # zstd is fast on planes that it makes this small; on others half bytes are ten times as fast, and
 SLACK = 0.20  # may be larger by so much of the plane
+LOOK = 16 << 10  # words that such a look looks at
 AGAIN = 8  # packs between two looks at which planes gain
 SPARSE = 16  # zeros are left out, and a bit per word says where, if more than one word in so many is zero
 _SIZE = struct.Struct("<Q")
@@ -164,6 +165,7 @@ class Planes:
         return raw
 
     def _choose(self, words: Array) -> list[int]:
+        words = words[:LOOK]
         modes = []
         for i in range(self.unsigned.itemsize):
             plane = self._part(words, i, self._bytes[: len(words)])
