@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from pipeline import archive_commands, certify_command, plan_command
 from pipeline.program import program
 
 if TYPE_CHECKING:
@@ -224,6 +225,11 @@ def ui(
 
         code = serve(port, when_up=typer.launch if open_ else None)
     raise typer.Exit(code)
+
+
+plan_command.register(app, console)
+certify_command.register(app, errors)
+archive_commands.register(app)
 
 
 def _existing(run: str) -> Path:

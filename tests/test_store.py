@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.by_hand import flip, flip_in, vectors, write_run
 from tracer.errors import FormatError
-from tracer.store import Trace, runs, trace, verify
+from tracer.store import Trace, layout, run_writer, runs, trace, verify
 from tracer.store.layout import SLICE_BYTES
 
 
@@ -232,3 +232,35 @@ class TestDamage:
     def test_a_directory_that_is_no_run(self, tmp_path):
         with pytest.raises(FormatError, match="not a recorded run"):
             Trace(tmp_path)
+
+
+class TestOldRecords:
+    """A later version may add columns to the step records; runs recorded without them stay readable."""
+
+    @pytest.mark.parametrize("close", [True, False], ids=["sealed", "open"])
+    def test_columns_that_a_run_was_recorded_without_are_null(self, tmp_path, monkeypatch, close):
+        new = layout.record_schema
+
+        def old(hyperparameters):
+            schema = new(hyperparameters)
+            return schema.remove(schema.get_field_index("random_scale"))
+
+        monkeypatch.setattr(run_writer, "record_schema", old)
+        writer = write_run(tmp_path / "run", vectors(4, 7), close=close)
+        monkeypatch.undo()
+        table = Trace(tmp_path / "run").records()
+        assert table["random_scale"].null_count == 4
+        assert table["loss"].to_pylist() == [1.0 / (1 + t) for t in range(4)]
+        assert verify(tmp_path / "run") == []
+        digest = Trace(tmp_path / "run").digest
+        writer.close("finished")
+        writer = write_run(tmp_path / "other" / "run", vectors(4, 7), close=close)
+        assert Trace(tmp_path / "other" / "run").digest == digest
+        writer.close("finished")
+
+    def test_columns_from_the_future_are_refused(self, tmp_path, monkeypatch):
+        new = layout.record_schema
+        monkeypatch.setattr(run_writer, "record_schema", lambda h: new(h).append(pa.field("mood", pa.float64())))
+        write_run(tmp_path / "run", vectors(4, 7))
+        with pytest.raises(FormatError, match=r"chunk-000000\.arrow.*unknown columns \['mood'\]"):
+            Trace(tmp_path / "run").records()

@@ -138,21 +138,38 @@ def read_records(path: Path, chunk: Chunk, schema: pa.Schema) -> pa.Table:
                 )
             table = pa.ipc.open_file(raw).read_all()
         else:
-            head = len(schema.serialize())
+            written, head = stream_schema(raw)
             ends = [head, *chunk.commits["record_end"].tolist()]
             messages = [raw[a:b] for a, b in pairwise(ends)]
             for message, commit in zip(messages, chunk.commits, strict=True):
                 if digest(message) != int(commit["record"]):
                     raise FormatError(f"{path}: the record of step {int(commit['step']) - 1} is damaged.")
-            if not raw[:head].equals(schema.serialize()):
-                raise FormatError(f"{path}: does not begin with the schema that the manifest promises.")
-            table = pa.Table.from_batches([pa.ipc.read_record_batch(m, schema) for m in messages], schema)
+            table = pa.Table.from_batches([pa.ipc.read_record_batch(m, written) for m in messages], written)
         table.validate(full=True)
+        table = _conformed(table, schema)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise FormatError(f"{path}: not readable as Arrow IPC ({error!s:.200}).") from None
-    if not table.schema.equals(schema) or table["step"].to_pylist() != chunk.steps.tolist():
+    if table["step"].to_pylist() != chunk.steps.tolist():
         raise FormatError(f"{path}: its records are not those of the steps in {chunk.path.name}.")
     return table
+
+
+def stream_schema(raw: pa.Buffer) -> tuple[pa.Schema, int]:
+    """Schema of an open record file and the length of the message that holds it."""
+    reader = pa.BufferReader(raw)
+    return pa.ipc.read_schema(pa.ipc.read_message(reader)), reader.tell()
+
+
+def _conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """``table`` with the columns of ``schema``: those it was recorded without are null. Raises ValueError."""
+    unknown = [f for f in table.schema if f.name not in schema.names or f.type != schema.field(f.name).type]
+    lacking = [f.name for f in schema if not f.nullable and f.name not in table.column_names]
+    if unknown or lacking or len(set(table.column_names)) < table.num_columns:
+        raise ValueError(f"unknown columns {[f.name for f in unknown]!s:.80}, missing columns {lacking}")
+    columns = [
+        table[f.name] if f.name in table.column_names else pa.nulls(table.num_rows, f.type).cast(f.type) for f in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _read(path: Path) -> pa.Buffer:

@@ -9,9 +9,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
+from tracer.store.archive import ChunkHead, Head
 from tracer.store.header import Header
 from tracer.store.layout import BUFFER, SEAL, STREAMS, Layout, record_schema
 from tracer.store.manifest import Block, Manifest
+from tracer.store.predict import NUMBERS
 
 _BEGIN, _END = "<!-- {}: made by python -m tracer.store.describe -->", "<!-- end -->"
 
@@ -89,6 +91,42 @@ _RECORD = {
     "skipped": "true where a gradient scaler left out the update; such a step has no gradient",
     "hyper:NAME": "the optimizer's numbers, for instance `hyper:group0.lr`",
 }
+_ARCHIVE = {
+    "run_id": "name of the run, and of the directory that `restore` makes",
+    "digest": "hash of the run's content, which the restored run must have",
+    "status": "`closed` or `interrupted`",
+    "steps": "acknowledged steps",
+    "chunks": "chunks of the run",
+    "parameters": "numbers per vector, *d*",
+    "dtype": "of the vectors",
+    "streams": "as in the manifest",
+    "vector_bytes": "bytes of all recorded vectors",
+    "guess": "how the next point is guessed: `replay`, `line` or `last`",
+    "h_from_g": "whether h is stored as its difference to g",
+    "lemmata_format": "format of the run",
+    "lemmata_archive": "version of this section",
+}
+_CHUNK = {
+    "number": "of the chunk, from 0",
+    "sealed": "whether it was sealed",
+    "attempt": "as in the chunk's header",
+    "rows": "as in the chunk's header",
+    "steps": "acknowledged steps in it",
+    "record_bytes": "size of its record file; of an open one, up to the last acknowledged step",
+}
+_NUMBERS = {
+    "clip": "what the recorded gradient is multiplied by, first of all",
+    "couple": "what x is multiplied by and then added to the gradient; this sum is *u*",
+    "keep_m": "what *m* is multiplied by",
+    "take_m": "what *u* is multiplied by and then added to *m*",
+    "keep_v": "what *v* is multiplied by",
+    "take_v": "what *u*² is multiplied by and then added to *v*; zero: there is no *v*",
+    "ahead": "what *u* is multiplied by and then added to *m*, giving the step *s*; zero: *s* is *m*",
+    "root": "what √*v* is multiplied by",
+    "eps": "added to that; *s* is divided by the sum",
+    "rate": "what *s* is multiplied by, last of all",
+    "decay": "what x is multiplied by before *s* is subtracted",
+}
 
 
 def tables() -> dict[str, str]:
@@ -102,6 +140,9 @@ def tables() -> dict[str, str]:
         "header": _fields(_types(Header), _HEADER),
         "commit": _fields([(n, _numpy(commit, n)) for n in commit.names or ()], _COMMIT),
         "seal": _fields([(n, _numpy(SEAL, n)) for n in SEAL.names or ()], _SEAL),
+        "archive": _fields(_types(Head), _ARCHIVE),
+        "archived chunk": _fields(_types(ChunkHead), _CHUNK),
+        "numbers": _fields([(name, "double") for name in NUMBERS], _NUMBERS),
         "record": _fields([(f.name, f"{f.type}" + ("" if f.nullable else ", never null")) for f in schema], _RECORD),
     }
 
@@ -124,7 +165,15 @@ def _fields(columns: list[tuple[str, str]], says: dict[str, str]) -> str:
 
 def _types(record: type) -> list[tuple[str, str]]:
     """Fields of a dataclass with their types as JSON has them."""
-    words = {"str": "text", "int": "integer", "None": "null", "Mapping": "object", "dict": "object", "tuple": "list"}
+    words = {
+        "str": "text",
+        "int": "integer",
+        "bool": "true or false",
+        "None": "null",
+        "Mapping": "object",
+        "dict": "object",
+        "tuple": "list",
+    }
     found = []
     for f in fields(record):
         text = f.type.__name__ if isinstance(f.type, type) and not get_args(f.type) else str(f.type)

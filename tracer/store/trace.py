@@ -130,7 +130,11 @@ class Trace:
         for name in ("step", "present", "hashes"):
             for chunk in self._chunks:
                 state.update(chunk.commits[name].tobytes())
-        for column in self.records().itercolumns():  # the values: Arrow leaves the padding of its messages undefined
+        records = self.records()  # the values: Arrow leaves the padding of its messages undefined
+        for name, column in zip(records.column_names, records.itercolumns(), strict=True):
+            if column.null_count == len(column):
+                continue  # a column that a later version added says nothing about this run
+            state.update(name.encode())
             state.update(column.is_valid().to_numpy().tobytes())
             state.update(pc.fill_null(column, pa.scalar(0).cast(column.type)).to_numpy().tobytes())
         return state.hexdigest()

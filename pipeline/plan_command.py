@@ -1,0 +1,52 @@
+"""``lemmata plan``: what a recording will need, before it begins."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+def register(app: typer.Typer, console: Console) -> None:
+    """Add the command to ``app``; the table goes to ``console``."""
+
+    @app.command(epilog="Example: lemmata plan --parameters 124e6 --steps 1000 --probe look_back --every 10")
+    def plan(
+        parameters: Annotated[float, typer.Option(help="Trained parameters, for instance 124e6.", min=1)],
+        steps: Annotated[int, typer.Option(help="Optimizer updates of the whole training.", min=1)],
+        probe: Annotated[
+            list[str] | None, typer.Option(help="look_back, look_ahead or half_batches; can be repeated.")
+        ] = None,
+        every: Annotated[int, typer.Option(help="Record every n-th step with its neighbour.", min=1)] = 1,
+        dtype: Annotated[str, typer.Option(help="Of the stored vectors: float32 or float64.")] = "float32",
+        where: Annotated[
+            Path | None, typer.Option(help="Directory that will hold the run.", show_default="the runs of this home")
+        ] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table.")] = False,
+    ) -> None:
+        """Forecast size and time of a recording on this disk, which is measured. Exit code 1 if it does not fit."""
+        from tracer.forecast import forecast, size
+        from tracer.opening import PROBES, known
+        from tracer.plan import Every, EveryNth, count
+        from tracer.store import home
+        from tracer.store.layout import DTYPES, Layout
+
+        known("--dtype", [dtype], DTYPES)
+        streams = ("x", "g", *(s for name in known("--probe", probe or [], PROBES) for s in PROBES[name]))
+        place = (where or home.runs_root()).absolute()
+        chosen = EveryNth(every) if every > 1 else Every()
+        found = forecast(Layout(streams, int(parameters), dtype), count(chosen, steps), place, measure=True)
+        if as_json:
+            numbers = {"total_bytes": found.total_bytes, "seconds": found.seconds, "fits": found.fits}
+            print(json.dumps({**vars(found), **numbers}, indent=1))
+        else:
+            table = Table(show_header=False, box=None, pad_edge=False)
+            table.add_row("a step", f"{size(found.step_bytes)} in {len(streams)} streams: {', '.join(streams)}")
+            table.add_row("recorded steps", f"{found.steps:,} of {steps:,}")
+            table.add_row("in all", size(found.total_bytes))
+            table.add_row("this disk", f"{size(found.free_bytes)} free, {size(found.bytes_per_second or 0)} per second")
+            table.add_row("writing takes", f"{found.seconds:,.1f} s, beside training where a core is free")
+            console.print(table)
+        found.check(place)
