@@ -114,6 +114,16 @@ _sum_of_blocks = _Identity(
 )
 
 
+IDENTITIES: tuple[tuple[str, str], ...] = tuple((i.name, i.says) for i in (*_geometry, _path, _sum_of_blocks))
+"""Name and statement of each exact identity; a trace that breaks one is broken data."""
+
+ODDITIES: tuple[tuple[str, str], ...] = (
+    ("finite", "Every recorded number is finite."),
+    ("no gaps", "No step between the first and the last is left out."),
+)
+"""Name and statement of each check whose failure is a finding about the run."""
+
+
 def _identity(identity: _Identity, rows: pl.LazyFrame, tolerance: float) -> CheckResult:
     allowed = tolerance * identity.magnitude
     # a residual where every term is zero is infinitely many tolerances

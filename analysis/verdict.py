@@ -167,10 +167,8 @@ def _by_interval(claim: Claim, evidence: Evidence, finding: Finding, interval: I
             f"first at step {first}; the numbers are of the other {finding.pairs}"
         )
     if interval.shortfall:
-        return _one_sided(claim, evidence, interval) or (
-            INCONCLUSIVE,
-            f"too few effective samples: {interval.shortfall}",
-        )
+        too_few = INCONCLUSIVE, f"too few effective samples: {interval.shortfall}"
+        return _one_sided(claim, evidence, interval, interval.shortfall) or too_few
     low, high = sorted(claim.sign * (end - claim.bound) for end in (interval.lower, interval.upper))
     shown = f"{what} {interval.estimate:.6g}, 95 % interval [{interval.lower:.6g}, {interval.upper:.6g}]"
     if max(abs(low), abs(high)) <= finding.tolerance:
@@ -179,17 +177,18 @@ def _by_interval(claim: Claim, evidence: Evidence, finding: Finding, interval: I
         return FAILS, f"{shown} lies beyond the bound {claim.bound:g}"
     if high <= 0:
         return HOLDS, f"{shown} lies within the bound {claim.bound:g}"
-    return INCONCLUSIVE, f"statistics: {shown} contains the bound {claim.bound:g}"
+    contains = f"{shown} contains the bound {claim.bound:g}"
+    return _one_sided(claim, evidence, interval, contains) or (INCONCLUSIVE, f"statistics: {contains}")
 
 
-def _one_sided(claim: Claim, evidence: Evidence, interval: Interval) -> tuple[str, str] | None:
-    """Values on one side of the bound put their mean there, however few of them are independent."""
+def _one_sided(claim: Claim, evidence: Evidence, interval: Interval, but: str) -> tuple[str, str] | None:
+    """Values on one side of the bound put their mean there, however few of them are independent or large."""
     if claim.over == "trend" or interval.too_short:
         return None
     defined = evidence.defined
     excess = claim.sign * (evidence.quantity[defined] - claim.bound)
     tolerance = evidence.tolerance[defined]
-    why = f"all {interval.samples} values lie {{}} the bound, and so does any mean of them ({interval.shortfall})"
+    why = f"all {interval.samples} values lie {{}} the bound, and so does any mean of them (though {but})"
     if (excess > tolerance).all():
         return FAILS, why.format("beyond")
     if (excess <= 0).all() and (excess < -tolerance).mean() >= RESOLVED_SHARE:

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from collections.abc import Mapping
 
 import dagster as dg
 
@@ -24,7 +25,7 @@ def cancel_abandoned(instance: dg.DagsterInstance) -> list[str]:
     return [run.run_id for run in gone]
 
 
-def _abandoned(tags: dict[str, str]) -> bool:
+def _abandoned(tags: Mapping[str, str]) -> bool:
     if OWNER in tags:
         host, _, process = tags[OWNER].rpartition(":")
         return host == socket.gethostname() and not _runs(int(process))

@@ -8,8 +8,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-import analysis.checks
-from analysis.checks import CheckResult
+from analysis.checks import IDENTITIES, ODDITIES, CheckResult
 from analysis.metric import Metric
 from pipeline.instance import PARTITIONS
 from tracer.store import Trace
@@ -17,11 +16,6 @@ from tracer.store import Trace
 SOUND_FILES = "sound_files"
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 CURVES = ("estimate", "worst_in_tolerances")  # the UI plots every number of a check over time: only what is worth it
-_IDENTITIES = (*analysis.checks._geometry, analysis.checks._path, analysis.checks._sum_of_blocks)
-_ODDITIES = {
-    "finite": "Every recorded number is finite.",
-    "no gaps": "No step between the first and the last is left out.",
-}
 
 
 def spec(asset: str, name: str, description: str, *, blocking: bool = False) -> dg.AssetCheckSpec:
@@ -48,8 +42,8 @@ def damaged(text: str) -> dg.AssetCheckResult:
 
 def identity_specs() -> list[dg.AssetCheckSpec]:
     """Checks of the geometry: broken identities block what is downstream, oddities warn."""
-    exact = [spec("geometry", check_name(i.name), i.says, blocking=True) for i in _IDENTITIES]
-    return [*exact, *(spec("geometry", check_name(name), says) for name, says in _ODDITIES.items())]
+    exact = [spec("geometry", check_name(name), says, blocking=True) for name, says in IDENTITIES]
+    return [*exact, *(spec("geometry", check_name(name), says) for name, says in ODDITIES)]
 
 
 def identities(results: Iterable[CheckResult]) -> list[dg.AssetCheckResult]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from pipeline.program import program
+
 if TYPE_CHECKING:
     from pipeline.materialize import Outcome
 
@@ -100,13 +102,13 @@ def record(
 ) -> None:
     """Train a built-in problem and record every step.
 
-    To record your own training, put `with tracer.Tracer(...)` around your loop; the README shows the ten lines.
+    To record your own training, put `with tracer.Tracer(...)` around your loop; the README shows the three lines.
     """
     from pipeline.recording import record_workload
 
     path = record_workload(errors, workload, run or f"{workload}-{optimizer}-{seed}", optimizer, steps, seed, look_back)
     print(path)
-    errors.print(f"Next: lemmata materialize {path.name}", style="dim", highlight=False)
+    errors.print(f"Next: {program()} materialize {path.name}", style="dim", highlight=False)
 
 
 @app.command("ls", epilog="Example: lemmata ls --json | jq '.[].run_id'")
@@ -155,7 +157,8 @@ def verify(run: Run) -> None:
     if found:
         _stop("\n".join([*map(str, found), f"{path.name}: damaged. Restore what is named above from a copy."]), 1)
     trace = Trace(path)
-    print(f"{path.name}: sound, {trace.step_count} steps, {trace.status}")
+    torn = "; the step being written at the end is not counted" if trace.torn else ""
+    print(f"{path.name}: sound, {trace.step_count} steps, {trace.status}{torn}")
 
 
 @app.command(epilog="Example: lemmata materialize --all --metric convexity_gap")
@@ -273,7 +276,9 @@ def _finish(outcomes: "list[Outcome]") -> None:
     failed = sum(not outcome.succeeded for outcome in outcomes)
     if failed:
         _stop(f"{failed} of {len(outcomes)} runs were not computed completely.", 1)
-    errors.print("Next: lemmata show RUN, lemmata report RUN, lemmata ui", style="dim", highlight=False)
+    if len(outcomes) == 1:
+        run_id = outcomes[0].run_id
+        errors.print(f"Next: {program()} show {run_id}, or report {run_id}, or ui", style="dim", highlight=False)
 
 
 def _stop(message: str, code: int) -> None:

@@ -8,11 +8,12 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.materialize import Outcome, materialize_with_progress
+from pipeline.program import program
 from pipeline.recording import record_workload
 from pipeline.show import COLOURS, judged, verdicts_of
 from tracer.errors import UsageError
 from tracer.store import home
-from tracer.store.run_writer import being_written
+from tracer.store.lock import being_written
 
 PROBLEMS = ("logistic", "cnn")
 OPTIMIZERS = ("sgdm", "adamw")
@@ -37,7 +38,7 @@ def run_demo(console: Console, steps: int | None = None) -> list[Outcome]:
         report = home.tables_root() / run_id / "report.html"
         if report.is_file():
             console.print(f"report: {report}", highlight=False, soft_wrap=True)
-    console.print("All of it in the browser: lemmata ui", highlight=False)
+    console.print(f"All of it in the browser: {program()} ui", highlight=False)
     return outcomes
 
 

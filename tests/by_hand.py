@@ -39,13 +39,13 @@ def write_run(path: Path, rows, at=None, close=True, chunk_rows=None, sizes=(3, 
     return writer
 
 
-def flip(path: Path, at: int) -> None:
-    """Flip one bit of a file; twice puts it back."""
+def flip(path: Path, at: int, mask: int = 0x10) -> None:
+    """Flip bits of one byte of a file; twice puts it back."""
     with open(path, "r+b") as file:
         file.seek(at)
         byte = file.read(1)[0]
         file.seek(at)
-        file.write(bytes([byte ^ 0x10]))
+        file.write(bytes([byte ^ mask]))
 
 
 def flip_in(path: Path, stream: str) -> None:

@@ -43,7 +43,7 @@ FLOORS = (
     ),
     Floor(
         "pipeline.commands",  # the way in: works in the base install, and imports the rest when a command asks for it
-        names("tracer.errors pipeline.certify_command"),
+        names("tracer.errors pipeline.certify_command pipeline.program"),
         names("typer rich"),
         lazily=names("tracer analysis pipeline dagster dagster_webserver polars"),
     ),

@@ -145,6 +145,15 @@ def test_dependent_values_all_on_one_side_decide_their_mean(shift, status):
     assert finding.effective_samples < 30
 
 
+def test_a_heavy_tail_on_one_side_decides_its_mean_although_the_interval_contains_the_bound():
+    values = np.where(np.arange(1000) < 20, -100.0, -0.01)  # nearly all of the mean is in the first steps
+    finding = judge(MEAN, evidence(values))
+    assert finding.upper > 0
+    assert (finding.status, finding.violations) == (HOLDS, 0)
+    values[500] = 0.02
+    assert judge(MEAN, evidence(values)).status == INCONCLUSIVE
+
+
 def test_trend_fails_where_the_second_half_is_higher():
     assert judge(TREND, evidence(NOISE + np.linspace(0, 3, 1000))).status == FAILS
     assert judge(TREND, evidence(NOISE - np.linspace(0, 3, 1000))).status == HOLDS

@@ -104,7 +104,7 @@ class Tracer:
         layout = manifest.layout
         device = self._subject.parameters[0].device
         slots = max(2, min(4, RING_BYTES // layout.step_bytes))
-        self._ring = Ring(self._writer, layout, slots, device.type == "cuda", SCALARS)
+        self._ring = Ring(self._writer, layout, slots, device, SCALARS)
         self._surroundings = Surroundings(model, self._subject.trained, generators)
         self._gradients = Gradients(self._subject, missing_gradient == "zero", changed_gradients == "record")
         self._capture = Capture(self._ring, self._subject, self._gradients, buffers, manifest.hyperparameters)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from tracer.errors import RecordingError
+from tracer.staging import Staging
 from tracer.store.layout import Layout
 from tracer.store.run_writer import RunWriter
 
@@ -19,63 +20,85 @@ Array = npt.NDArray[Any]
 
 @dataclass
 class Slot:
-    """Room for one step: a flat tensor of shape ``(d,)`` per stream, its numpy view, and the step record.
+    """Room for one step: a flat tensor of shape ``(d,)`` per stream, and the step record.
 
-    ``scalars`` is a float64 tensor for values that may still be on their way from the device when the step ends.
+    ``flat`` and ``scalars`` are where training writes, on its own device; ``host``, its numpy views ``rows``, and
+    ``values`` are the same numbers on the host. ``scalars`` is float64, for values that may still be on their way when
+    the step ends.
     """
 
     flat: dict[str, torch.Tensor]
-    rows: dict[str, Array]
     scalars: torch.Tensor
+    host: dict[str, torch.Tensor]
+    rows: dict[str, Array]
+    values: torch.Tensor
     step: int = -1
     filled: set[str] = field(default_factory=set)
     record: dict[str, Any] = field(default_factory=dict)
+    arrived: Callable[[], None] | None = None  # waits until the numbers are on the host
 
 
 class Ring:
     """Slots that go round between the training thread and the writer thread.
 
-    When all slots are waiting for the disk, :meth:`take` waits too: memory stays bounded and no step is lost.
+    Memory is bounded: when every slot waits for the disk, :meth:`take` waits too, and :meth:`take_if_free` gives None.
 
     Args:
         writer: receives the steps, on the writer thread only.
         slots: how many steps may wait for the disk.
-        pin: page-locked memory, for copies from a CUDA device.
+        device: where training happens; from CUDA, a side stream carries the numbers into page-locked memory.
         scalars: names of the record columns that travel in :attr:`Slot.scalars`.
     """
 
-    def __init__(self, writer: RunWriter, layout: Layout, slots: int, pin: bool, scalars: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        writer: RunWriter,
+        layout: Layout,
+        slots: int,
+        device: torch.device,
+        scalars: tuple[str, ...],
+    ) -> None:
         self._writer, self._scalars = writer, scalars
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         self._work: queue.SimpleQueue[Slot | Callable[[], None] | None] = queue.SimpleQueue()
+        self._staging = Staging(layout, len(scalars), device) if device.type == "cuda" else None
+        dtype, pin = getattr(torch, layout.dtype), self._staging is not None
         for _ in range(slots):
-            dtype = getattr(torch, layout.dtype)
-            flat = {s: torch.zeros(layout.parameters, dtype=dtype, pin_memory=pin) for s in layout.streams}
+            host = {s: torch.zeros(layout.parameters, dtype=dtype, pin_memory=pin) for s in layout.streams}
             values = torch.zeros(len(scalars), dtype=torch.float64, pin_memory=pin)
-            self._free.put(Slot(flat, {s: t.numpy() for s, t in flat.items()}, values))
+            self._free.put(Slot(host, values, host, {s: t.numpy() for s, t in host.items()}, values))
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="lemmata-writer", daemon=True)
         self._thread.start()
 
     def take(self) -> Slot:
-        """A free slot; waits for the disk if none is free.
+        """A free slot, ready to be filled; waits for the disk if there is none.
 
         Raises:
             RecordingError: the writer has stopped.
         """
-        while True:
-            self.check()
-            try:
-                slot = self._free.get(timeout=0.2)
-            except queue.Empty:
-                continue
-            slot.filled.clear()
-            slot.record.clear()
-            slot.scalars.fill_(torch.nan)
-            return slot
+        while (slot := self.take_if_free(patience=0.2)) is None:
+            pass
+        return slot
+
+    def take_if_free(self, patience: float = 0.0) -> Slot | None:
+        """A free slot, or None if there is none within ``patience`` seconds; raises as :meth:`take` does."""
+        self.check()
+        try:
+            slot = self._free.get(block=patience > 0, timeout=patience)
+        except queue.Empty:
+            return None
+        slot.filled.clear()
+        slot.record.clear()
+        if self._staging is not None:
+            slot.flat, slot.scalars = self._staging.take()
+        slot.scalars.fill_(torch.nan)
+        return slot
 
     def submit(self, slot: Slot) -> None:
-        """Hand a filled slot to the writer."""
+        """Hand a filled slot to the writer; from CUDA this starts the transfer and waits for nothing."""
+        if self._staging is not None:
+            slot.arrived = self._staging.send({s: slot.host[s] for s in slot.filled}, slot.values)
         self._work.put(slot)
 
     def call(self, action: Callable[[], None]) -> None:
@@ -109,14 +132,18 @@ class Ring:
                     if self.error is None:
                         self._write(item)
                     self._free.put(item)
-                elif self.error is None or getattr(item, "__self__", None).__class__ is threading.Event:
+                elif self.error is None or isinstance(getattr(item, "__self__", None), threading.Event):
                     item()
             except BaseException as error:  # whatever it is, training must hear of it
                 self.error = error
+                if isinstance(item, Slot):
+                    self._free.put(item)
 
     def _write(self, slot: Slot) -> None:
+        if slot.arrived is not None:
+            slot.arrived()
         rows = {stream: slot.rows[stream] for stream in slot.filled}
-        values = dict(zip(self._scalars, slot.scalars.tolist(), strict=True))
+        values = dict(zip(self._scalars, slot.values.tolist(), strict=True))
         given = {name: value for name, value in values.items() if name in slot.record}
         finite = all(_finite(row) for row in rows.values()) and all(np.isfinite(v) for v in given.values())
         finite = finite and not slot.record.get("skipped", False)

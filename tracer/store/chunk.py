@@ -4,7 +4,7 @@ import math
 import mmap
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Chunk:
     has: dict[str, npt.NDArray[np.bool_]]
     torn: int
     records_hash: int  # of the sealed record file; 0 while the chunk is open
+    identity: tuple[int, int, int, int]  # of the file when it was opened: device, inode, size, time of change
 
     @property
     def x(self) -> Array:
@@ -52,6 +53,25 @@ class Chunk:
     def h(self) -> Array | None:
         """Look-back gradients at x_{t-1} on z_t, shape ``(n, d)``, in loss per distance."""
         return self.streams.get("h")
+
+    @property
+    def ends_with_final_point(self) -> bool:
+        """Whether the last row is a closing one: the point after the last update, and no gradient."""
+        return bool(len(self.steps) and not self.has.get("g", self.has["x"])[-1])
+
+    def without_last(self) -> "Chunk":
+        """The same chunk without its last row."""
+        return replace(
+            self,
+            steps=self.steps[:-1],
+            commits=self.commits[:-1],
+            streams={s: v[:-1] for s, v in self.streams.items()},
+            has={s: v[:-1] for s, v in self.has.items()},
+        )
+
+    def unmapped(self) -> "Chunk":
+        """The same chunk without its vectors: a mapped file costs a descriptor and, once read, memory."""
+        return replace(self, commits=self.commits.copy(), streams={})
 
     def damage(self, layout: Layout) -> Iterator[tuple[int, str]]:
         """Read every recorded row and yield ``(step, stream)`` wherever a hash does not match."""
@@ -75,6 +95,7 @@ def open_chunk(path: Path, layout: Layout, run_id: str, sealed: bool) -> Chunk:
             header = Header.read(file.fileno())
             if (header.run_id, header.layout) != (run_id, layout):
                 raise ValueError(f"belongs to run {header.run_id!r}, or its streams are not those of the manifest")
+            stat = os.fstat(file.fileno())
             buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError, RecursionError) as error:
         raise FormatError(f"{path}: {error}. Restore this file from a copy.") from None
@@ -98,6 +119,7 @@ def open_chunk(path: Path, layout: Layout, run_id: str, sealed: bool) -> Chunk:
         has={s: present >> i & 1 == 1 for i, s in enumerate(layout.streams)},
         torn=torn,
         records_hash=int(seal["records"]) if sealed else 0,
+        identity=(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns),
     )
 
 
@@ -154,7 +176,8 @@ def _count(path: Path, table: Array, seal: Any, sealed: bool) -> tuple[int, int]
         if digest(table[:rows].tobytes()) != int(seal["commits"]) or rows != len(table):
             raise FormatError(f"{path}: its commit table does not match its seal.")
         return rows, 0
-    used = table["step"] != 0
+    # a record that lost its step number is used too
+    used = np.asarray(table.view(np.uint8).reshape(len(table), -1).any(axis=1))
     count = int(used.argmin()) if not used.all() else len(table)
     sound = commit_checks(table[:count])
     if used[count:].any() or not sound[:-1].all():

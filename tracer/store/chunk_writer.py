@@ -1,6 +1,8 @@
 """Writing one chunk: reserve, pwrite the rows, commit, seal. No HDF5 call per step."""
 
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tracer.store.files import ASIDE, pwrite, reserve, sync, sync_directory, write_aside
-from tracer.store.layout import OPEN, Layout, chunk_name, digest, seal_record
+from tracer.store.header import Header
+from tracer.store.layout import OPEN, Bytes, Layout, chunk_name, digest, seal_record
 from tracer.store.skeleton import Skeleton
 
 Rows = dict[str, npt.NDArray[np.generic]]
@@ -31,16 +34,17 @@ class ChunkWriter:
         self._records = directory / (chunk_name(number, "arrow") + OPEN)
         self._batches: list[pa.RecordBatch] = []
         self._commits = bytearray()
-        self._record_file = os.open(self._records, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        header = schema.serialize()
+        self._end = len(header)
+        # the records first: where the vectors are, their records are
+        self._record_file = os.open(self._records, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
+            pwrite(self._record_file, header, 0)
             self._file = _create(self._vectors, skeleton)
         except BaseException:
             os.close(self._record_file)
             self._records.unlink()
             raise
-        header = schema.serialize()
-        pwrite(self._record_file, header, 0)
-        self._end = len(header)
 
     @property
     def full(self) -> bool:
@@ -49,6 +53,10 @@ class ChunkWriter:
 
     def write(self, step: int, record: pa.RecordBatch, rows: Rows) -> None:
         """Append one step: ``rows`` maps stream names to vectors of shape ``(d,)``, ``record`` has one row."""
+        if os.fstat(self._file).st_nlink == 0:  # writing on would succeed, into nothing
+            raise FileNotFoundError(
+                errno.ENOENT, "the file was removed while it was being recorded", str(self._vectors)
+            )
         for stream, row in rows.items():
             pwrite(self._file, row, self.skeleton.header.streams[stream] + self.rows * self.layout.row_bytes)
         message = record.serialize()
@@ -71,7 +79,7 @@ class ChunkWriter:
 
         The sealed record file comes first and the vectors' rename last, so at any moment one whole chunk is readable.
         """
-        records = _record_file(self.schema, self._batches)
+        records = record_file(pa.Table.from_batches(self._batches, self.schema))
         write_aside(self.directory / chunk_name(self.number, "arrow"), records)
         seal = seal_record(self.rows, digest(self._commits), digest(records))
         path = self.directory / chunk_name(self.number, "h5")
@@ -103,30 +111,35 @@ class ChunkWriter:
         self._records.unlink()
 
     def _shrink(self, smaller: Skeleton, seal: bytes, path: Path) -> None:
-        aside = path.with_name(path.name + ASIDE)
-        aside.unlink(missing_ok=True)
-        target = _create(aside, smaller)
-        try:
-            for stream in self.layout.streams:
-                source = self.skeleton.header.streams[stream]
-                _copy(self._file, target, source, smaller.header.streams[stream], self.rows * self.layout.row_bytes)
-            pwrite(target, self._commits, smaller.header.commit)
-            pwrite(target, seal, smaller.header.seal)
-            sync(target)
-        finally:
-            os.close(target)
-        os.replace(aside, path)
+        shrink(self._file, self.skeleton.header, smaller, self._commits, seal, path)
 
 
-def _create(path: Path, skeleton: Skeleton) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+def shrink(source: int, header: Header, smaller: Skeleton, commits: Bytes, seal: bytes, path: Path) -> None:
+    """Write the sealed file ``path`` with the first ``smaller.rows`` rows of an open one, whole or not at all."""
+
+    def fill(target: int) -> None:
+        for stream, place in smaller.header.streams.items():
+            _copy(source, target, header.streams[stream], place, smaller.rows * header.layout.row_bytes)
+        pwrite(target, commits, smaller.header.commit)
+        pwrite(target, seal, smaller.header.seal)
+        sync(target)
+
+    os.close(_create(path, smaller, fill))
+
+
+def _create(path: Path, skeleton: Skeleton, fill: Callable[[int], None] = lambda descriptor: None) -> int:
+    """A new file that is a whole chunk file from the moment it has its name; returns its descriptor."""
+    aside = path.with_name(path.name + ASIDE)
+    descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
         reserve(descriptor, skeleton.header.size)
         for offset, piece in skeleton.pieces:
             pwrite(descriptor, piece, offset)
+        fill(descriptor)
+        os.rename(aside, path)
     except BaseException:
         os.close(descriptor)
-        path.unlink()
+        aside.unlink(missing_ok=True)
         raise
     return descriptor
 
@@ -137,9 +150,9 @@ def _copy(source: int, target: int, start: int, to: int, count: int) -> None:
         pwrite(target, os.pread(source, min(piece, count - at), start + at), to + at)
 
 
-def _record_file(schema: pa.Schema, batches: list[pa.RecordBatch]) -> bytes:
+def record_file(table: pa.Table) -> bytes:
+    """Bytes of a sealed record file."""
     sink = pa.BufferOutputStream()
-    table = pa.Table.from_batches(batches, schema).combine_chunks()
-    with pa.ipc.new_file(sink, schema) as writer:
-        writer.write_table(table)
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]

@@ -80,16 +80,20 @@ def _parse(body: Any) -> Header:
             f"format {body.get('lemmata_format') if isinstance(body, dict) else body!r:.40} is not {VERSION}"
         )
     try:
-        metadata = tuple((int(a), int(b)) for a, b in body["metadata"])
+        metadata = tuple((a, b) for a, b in body["metadata"])
         header = Header(**{**body, "metadata": metadata})
         _check(header)
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError, OverflowError) as error:
         raise ValueError(f"its header is not sound ({type(error).__name__}: {error!s:.100})") from None
     return header
 
 
 def _check(header: Header) -> None:
     """Every place must lie in the file: sizes are believed only after this."""
+    numbers = [header.attempt, header.rows, header.parameters, header.commit, header.seal, header.size]
+    numbers += [*header.streams.values(), *(number for pair in header.metadata for number in pair)]
+    if not all(type(number) is int for number in numbers) or not isinstance(header.run_id, str):
+        raise ValueError("its header has a field of the wrong type")
     if not (0 < header.rows <= MAX_ROWS and 0 < header.parameters <= MAX_PARAMETERS and header.dtype in DTYPES):
         raise ValueError("its header promises an impossible shape")
     if not streams_in_order(tuple(header.streams)):

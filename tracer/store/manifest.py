@@ -94,14 +94,15 @@ def read_manifest(directory: Path) -> Manifest:
     path = directory / MANIFEST
     try:
         with open(path, "rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+            size = os.fstat(file.fileno()).st_size
+            raw = file.read() if size <= MAX_BYTES else b""
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise FormatError(
             f"{path}: {reason}. {directory} is not a recorded run, or its manifest was removed."
         ) from None
-    if len(raw) > MAX_BYTES:
-        raise FormatError(f"{path}: larger than {MAX_BYTES} bytes; this is no manifest of a recorded run.")
+    if size > MAX_BYTES:
+        raise FormatError(f"{path}: {size} bytes, larger than {MAX_BYTES}; this is no manifest of a recorded run.")
     try:
         body = json.loads(raw)
         if not isinstance(body, dict):

@@ -1,74 +1,41 @@
 """Writing a run: one directory, one writer, chunk after chunk. Knows nothing of torch or threads."""
 
 import datetime
-import fcntl
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from tracer.errors import RecordingError, UsageError
+from tracer.store import continuation
 from tracer.store.chunk_writer import ChunkWriter, Rows
-from tracer.store.layout import MANIFEST, MAX_ROW_BYTES, MAX_ROWS, chunk_number, record_schema
+from tracer.store.layout import MAX_ROW_BYTES, MAX_ROWS, record_schema
+from tracer.store.lock import Lock
 from tracer.store.manifest import Manifest, write_manifest
 from tracer.store.skeleton import Skeleton, build
 
 CHUNK_BYTES = 128 << 20
 
 
-@dataclass(frozen=True)
-class Lock:
-    """The right to write into a run directory; the kernel takes it back when the process dies."""
-
-    descriptor: int
-
-    @classmethod
-    def take(cls, directory: Path) -> "Lock":
-        """Take it, or raise :class:`UsageError` if another process is recording into ``directory``."""
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            raise UsageError(
-                f"{directory}: another process is recording into this run. Choose another run id, or stop it first."
-            ) from None
-        return cls(descriptor)
-
-    def release(self) -> None:
-        """Give it back."""
-        os.close(self.descriptor)
-
-
-def being_written(directory: Path) -> bool:
-    """Whether a living process holds the :class:`Lock` of this run."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
 class RunWriter:
-    """Appends steps to a new run directory.
+    """Appends steps to a run directory.
 
     Args:
         directory: of the run; made if absent, refused if it holds a run already.
         manifest: what the run is; its ``attempts`` and ``ended`` are kept up to date here.
         chunk_bytes: a chunk is sealed when its vectors fill about this many bytes.
+        resume_at: go on with the run that is there, from this step on; nothing recorded is overwritten.
 
     Raises:
         UsageError: the directory holds a run or foreign files, or another process writes into it.
         OSError: the directory cannot be made or written.
     """
 
-    def __init__(self, directory: Path, manifest: Manifest, chunk_bytes: int = CHUNK_BYTES) -> None:
+    def __init__(
+        self, directory: Path, manifest: Manifest, chunk_bytes: int = CHUNK_BYTES, resume_at: int | None = None
+    ) -> None:
         layout = manifest.layout
         if layout.row_bytes > MAX_ROW_BYTES:
             raise UsageError(
@@ -86,9 +53,14 @@ class RunWriter:
         directory.mkdir(parents=True, exist_ok=True)
         self._lock = Lock.take(directory)
         try:
-            _refuse_occupied(directory)
-            start = {"attempt": 1, "started": now(), "process": os.getpid(), "first_step": 0}
-            self.manifest = manifest.with_(attempts=(start,))
+            if resume_at is None:
+                continuation.refuse_occupied(directory)
+            else:
+                manifest, self._next = continuation.prepare(directory, manifest, resume_at)
+                self.last_step = resume_at - 1
+            number = len(manifest.attempts) + 1
+            start = {"attempt": number, "started": now(), "process": os.getpid(), "first_step": resume_at or 0}
+            self.manifest = manifest.with_(attempts=(*manifest.attempts, start), ended=None)
             write_manifest(directory, self.manifest)
             self._skeleton(self._rows)
         except BaseException:
@@ -122,8 +94,8 @@ class RunWriter:
                 self.seal()
         except OSError as error:
             raise RecordingError(
-                f"{self.directory}: step {step} could not be recorded: {error.strerror or error}. "
-                f"The {self.steps} steps before it are safe. Make room or mend the disk, then record again."
+                f"{self.directory}: recording stopped at step {step}: {error.strerror or error}. "
+                f"Steps up to {self.last_step} are safe. Make room or mend the disk, then go on with resume_at=."
             ) from error
 
     def update(self, **changes: Any) -> None:
@@ -141,10 +113,13 @@ class RunWriter:
         chunk, self._chunk = self._chunk, None
         if chunk is None:
             return
-        if chunk.rows == 0:
-            chunk.discard()
-            return
-        chunk.seal(None if chunk.full else self._skeleton(chunk.rows))
+        try:
+            if chunk.rows:
+                chunk.seal(None if chunk.full else self._skeleton(chunk.rows))
+            else:
+                chunk.discard()
+        finally:
+            chunk.abandon()
 
     def close(self, reason: str, **details: Any) -> None:
         """Seal what is open, write into the manifest why recording ended, and let go of the directory.
@@ -155,13 +130,13 @@ class RunWriter:
             return
         try:
             self.seal()
-            ended = {"reason": reason, "time": now(), "steps": self.steps, "chunks": self._next, **details}
-            self.update(ended=ended)
         finally:
-            if self._chunk is not None:
-                self._chunk.abandon()
-            self._lock.release()
-            self._lock = Lock(-1)
+            try:
+                ended = {"reason": reason, "time": now(), "steps": self.steps, "chunks": self._next, **details}
+                self.update(ended=ended)
+            finally:
+                self._lock.release()
+                self._lock = Lock(-1)
 
     def _batch(self, step: int, record: Mapping[str, Any]) -> pa.RecordBatch:
         unknown = set(record) - set(self.schema.names)
@@ -184,13 +159,3 @@ class RunWriter:
 def now() -> str:
     """The time as an ISO 8601 text in UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _refuse_occupied(directory: Path) -> None:
-    for name in sorted(os.listdir(directory)):
-        if name == MANIFEST or chunk_number(name):
-            raise UsageError(
-                f"{directory}: holds a recorded run already; recorded data are never overwritten. "
-                "Choose another run id, or remove the directory yourself."
-            )
-        raise UsageError(f"{directory}: holds {name!r}, which is no part of a run. Choose an empty directory.")

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -15,13 +16,13 @@ import xxhash
 
 from tracer.errors import FormatError
 from tracer.store.chunk import Chunk, open_chunk, read_records
-from tracer.store.layout import OPEN, chunk_name, chunk_number, record_schema
+from tracer.store.layout import chunk_name, chunk_number, record_schema
+from tracer.store.lock import being_written
 from tracer.store.manifest import Block, Manifest, read_manifest
-from tracer.store.run_writer import being_written
 
 Progress = Callable[[int, int], None]  # chunks done, chunks in all
 
-_sound: set[tuple[str, int, int, int, int]] = set()  # chunks verified in this process: path, inode, size, mtime, rows
+_sound: set[tuple[int, ...]] = set()  # chunks verified in this process: Chunk.identity and rows
 
 
 @dataclass(frozen=True)
@@ -135,18 +136,15 @@ class Trace:
         return state.hexdigest()
 
     def chunks(self, verify: bool = True, progress: Progress | None = None) -> Iterator[Chunk]:
-        """The chunks in order of their steps; one is mapped at a time unless the caller keeps them.
+        """The chunks in order of their steps, mapped one at a time: memory does not grow with the run.
 
         Raises:
             FormatError: a row's hash does not match; the message names file, step and stream.
         """
         for done, chunk in enumerate(self._chunks):
-            if verify:
-                for damage in self._damage(chunk):
-                    raise FormatError(f"{damage}. Restore this file from a copy; the other chunks are not affected.")
             if progress:
                 progress(done, len(self._chunks))
-            yield chunk
+            yield self._mapped(chunk, verify)
         if progress:
             progress(len(self._chunks), len(self._chunks))
 
@@ -161,47 +159,87 @@ class Trace:
         Raises:
             FormatError: a record file is missing or damaged.
         """
-        tables = [read_records(self._record_path(i), c, self._schema) for i, c in enumerate(self._chunks)]
-        table = pa.concat_tables([self._schema.empty_table(), *tables])
+        tables = [self._schema.empty_table()]
+        for (whole, table), chunk in zip(self._opened, self._chunks, strict=True):
+            read = read_records(self._record_path(whole), whole, self._schema) if table is None else table
+            tables.append(read.slice(0, len(chunk.steps)))
+        table = pa.concat_tables(tables)
         for stream in dict.fromkeys(("x", "g", "h", *self.streams)):
             parts = [np.empty(0, bool)]
             parts += [c.has.get(stream, np.zeros(len(c.steps), bool)) for c in self._chunks]
             table = table.append_column(f"has_{stream}", pa.array(np.concatenate(parts)))
         return _spread_hyperparameters(table)
 
-    def damage(self, progress: Progress | None = None) -> list[Damage]:
-        """Everything wrong with the run's files, chunk by chunk; an empty list means sound."""
+    def damage(self, progress: Progress | None = None, threads: int = 0) -> list[Damage]:
+        """Everything wrong with the run's files, in order of the chunks; an empty list means sound.
+
+        Args:
+            progress: called with chunks done and chunks in all.
+            threads: how many chunks are read at once; as many as there are processors if zero.
+        """
         found: list[Damage] = []
-        for number, (path, sealed) in enumerate(self._files):
-            try:
-                chunk = open_chunk(path, self.manifest.layout, self.run_id, sealed)
-                found += self._damage(chunk)
-                if chunk.torn and self.status != "recording":
-                    found.append(Damage(path, "last commit record", "incomplete; its step is not counted"))
-                read_records(self._record_path(number), chunk, self._schema)
-            except FormatError as error:
-                found.append(Damage(path, "file", str(error)))
-            if progress:
-                progress(number + 1, len(self._files))
+        with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
+            for done, part in enumerate(pool.map(self._damage_of_file, self._files), 1):
+                found += part
+                if progress:
+                    progress(done, len(self._files))
         if not found:
             self._chunks  # noqa: B018  whether they follow each other
         return found
 
+    def _damage_of_file(self, file: tuple[Path, bool]) -> list[Damage]:
+        path, sealed = file
+        try:
+            chunk = open_chunk(path, self.manifest.layout, self.run_id, sealed)
+            read_records(self._record_path(chunk), chunk, self._schema)
+            return list(self._damage(chunk))
+        except FormatError as error:
+            return [Damage(path, "file", str(error))]
+
+    @cached_property
+    def _opened(self) -> list[tuple[Chunk, pa.Table | None]]:
+        """Chunks as they stand in the files. Sealed ones are mapped when asked for; the open one, which will be renamed
+        when it is sealed, is kept mapped, and its records are read now.
+        """
+        for _ in range(5):
+            try:
+                chunks = (open_chunk(path, self.manifest.layout, self.run_id, sealed) for path, sealed in self._files)
+                return [
+                    (c.unmapped(), None) if c.sealed else (c, read_records(self._record_path(c), c, self._schema))
+                    for c in chunks
+                ]
+            except FormatError:
+                files = _chunk_files(self.path)
+                if files == self._files:
+                    raise
+                self._files = files  # a living writer sealed the chunk between our looking and our opening
+        raise FormatError(f"{self.path}: changes faster than it can be read. Try again, or wait until recording ends.")
+
     @cached_property
     def _chunks(self) -> list[Chunk]:
-        chunks = [open_chunk(path, self.manifest.layout, self.run_id, sealed) for path, sealed in self._files]
-        for before, after in pairwise(chunks):
-            if len(before.steps) and len(after.steps) and before.steps[-1] >= after.steps[0]:
+        chunks = [chunk for chunk, _ in self._opened]
+        for i, (before, after) in enumerate(pairwise(chunks)):
+            if not len(before.steps) or not len(after.steps) or before.steps[-1] < after.steps[0]:
+                continue
+            if before.steps[-1] > after.steps[0] or not before.ends_with_final_point:
                 raise FormatError(f"{after.path}: its steps do not follow those of {before.path.name}.")
+            chunks[i] = before.without_last()  # the run went on from its final point
         return chunks
 
-    def _record_path(self, number: int) -> Path:
-        sealed = self._files[number][1]
-        return self.path / (chunk_name(number, "arrow") + ("" if sealed else OPEN))
+    def _mapped(self, chunk: Chunk, verify: bool) -> Chunk:
+        if chunk.sealed:
+            again = open_chunk(chunk.path, self.manifest.layout, self.run_id, sealed=True)
+            chunk = again if len(again.steps) == len(chunk.steps) else again.without_last()
+        if verify:
+            for damage in self._damage(chunk):
+                raise FormatError(f"{damage}. Restore this file from a copy; the other chunks are not affected.")
+        return chunk
+
+    def _record_path(self, chunk: Chunk) -> Path:
+        return chunk.path.with_name(chunk.path.name.replace(".h5", ".arrow"))
 
     def _damage(self, chunk: Chunk) -> Iterator[Damage]:
-        stat = chunk.path.stat()
-        key = (str(chunk.path), stat.st_ino, stat.st_size, stat.st_mtime_ns, len(chunk.steps))
+        key = (*chunk.identity, len(chunk.steps))
         if key in _sound:
             return
         sound = True

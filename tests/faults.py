@@ -1,0 +1,220 @@
+"""One fault each, at a moment that a seed chooses, and what must be true afterwards."""
+
+import contextlib
+import copy
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+
+from tests.by_hand import flip, vectors, write_run
+from tests.recorded_to_death import steps
+from tracer.errors import FormatError
+from tracer.store import Trace, trace, verify
+from tracer.store.header import PAGE
+from tracer.store.layout import digest
+from tracer.store.manifest import _hash
+
+ROOT = Path(__file__).parents[1]
+MEMORY = 4 << 20  # bytes that reading a small hostile file may take
+
+
+def killed_run(path, delay):
+    """Record in a process of its own, kill it ``delay`` seconds after its first step; the last step it acknowledged."""
+    command = [sys.executable, "-m", "tests.recorded_to_death", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as child:
+        child.stdout.readline()
+        time.sleep(delay)
+        child.send_signal(signal.SIGKILL)
+        said = child.stdout.read().split(b"\n")[:-1]
+    return int(said[-1]) if said else 0
+
+
+def killed_fork(path, delay):
+    """The same in a fork of this process, which saves importing torch each time."""
+    heard, say = os.pipe()
+    child = os.fork()
+    if not child:
+        os.dup2(say, 1)
+        try:
+            for _ in steps(str(path)):
+                pass
+        finally:
+            os._exit(3)
+    os.close(say)
+    with os.fdopen(heard, "rb") as ears:
+        first = ears.readline()
+        time.sleep(delay)
+        os.kill(child, signal.SIGKILL)
+        said = (first + ears.read()).split(b"\n")[:-1]
+    os.waitpid(child, 0)
+    return int(said[-1]) if said else 0
+
+
+def check_acknowledged(path, acknowledged):
+    """Every acknowledged step is there, and every step that is there is that of the undisturbed training."""
+    found = Trace(path)
+    assert found.last_step >= acknowledged, (
+        f"{path}: step {acknowledged} was acknowledged, the last is {found.last_step}"
+    )
+    assert found.steps.tolist() == list(range(found.step_count))
+    reference = steps()
+    for chunk in found.chunks():
+        for row in range(len(chunk.steps)):
+            x, g = next(reference)
+            assert np.array_equal(chunk.x[row], x), f"{path}: step {chunk.steps[row]}, x"
+            assert np.array_equal(chunk.g[row], g), f"{path}: step {chunk.steps[row]}, g"
+    assert found.records()["step"].to_pylist() == found.steps.tolist()
+    assert verify(path) == []
+    return found
+
+
+def kill(seed, folder, record=killed_fork):
+    """SIGKILL at a random moment."""
+    path = folder / f"kill-{seed}"
+    found = check_acknowledged(path, record(path, random.Random(seed).uniform(0, 0.6)))
+    assert found.status == "interrupted"
+    shutil.rmtree(path)
+
+
+def full_disk(seed, folder):
+    """A small file system fills up while a run is recorded: an error in Python, and nothing acknowledged is lost."""
+    mount = folder / f"full-{seed}"
+    mount.mkdir()
+    size = random.Random(seed).randrange(200_000, 2_000_000)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", mount], check=True)
+    try:
+        command = [sys.executable, "-m", "tests.recorded_to_death", str(mount / "run")]
+        done = subprocess.run(command, capture_output=True, cwd=ROOT, timeout=120, check=False)
+        assert done.returncode == 1, f"the training process died of signal {-done.returncode}"
+        assert b"No space left on device" in done.stderr, done.stderr[-500:]
+        said = done.stdout.split(b"\n")[:-1]
+        if (mount / "run" / "manifest.json").exists():
+            found = check_acknowledged(mount / "run", int(said[-1]) if said else -1)
+            ended = found.manifest.ended
+            assert ended is None or "No space left" in ended["error"], "the manifest says why, or had no room to"
+    finally:
+        subprocess.run(["umount", "-l", mount], check=True)
+
+
+class Flips:
+    """Random bit flips and truncations over all files of one run."""
+
+    def __init__(self, folder, close=True):
+        self.path = folder / "run"
+        write_run(self.path, vectors(6, 7), chunk_rows=4, close=close)
+        self.rows = self.read()
+        self.files = sorted(p for p in self.path.iterdir())
+
+    def read(self):
+        found = Trace(self.path)
+        chunks = [[(s, v.tobytes()) for s, v in c.streams.items()] for c in found.chunks()]
+        return chunks, found.records().to_pylist(), found.manifest
+
+    def __call__(self, seed, folder=None):
+        """One flip or truncation; it is found, or no value depends on those bytes. Returns whether it was found."""
+        chance = random.Random(seed)
+        file = chance.choice(self.files)
+        whole = file.read_bytes()
+        try:
+            if chance.random() < 0.1:
+                file.write_bytes(whole[: chance.randrange(len(whole))])
+            else:
+                flip(file, chance.randrange(len(whole)), 1 << chance.randrange(8))
+            trace._sound.clear()
+            damage = verify(self.path)
+            if not damage and Trace(self.path).torn:
+                return True  # an incomplete last record: its step counts as never acknowledged
+            if not damage:
+                assert self.read() == self.rows, f"seed {seed}: a changed byte of {file.name} went unnoticed"
+            return bool(damage)
+        finally:
+            file.write_bytes(whole)
+            trace._sound.clear()
+
+
+STRANGE = [None, True, -1, 0, 1, 2**31, 2**63, 10**40, 1.5, float("1e308"), "", "..", "../../etc/passwd", "x" * 500]
+STRANGE += [[], {}, [[]], {"a": 1}, [1, 2], ["x"], ["g", "x"], "float16", ["h"] * 9]
+
+
+def mutate(body, chance):
+    """A JSON value with one or two places replaced by something strange."""
+    body = copy.deepcopy(body)
+    for _ in range(chance.randrange(1, 3)):
+        place = body
+        while True:
+            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+            if not keys:
+                break
+            key = chance.choice(keys)
+            if isinstance(place[key], dict | list) and place[key] and chance.random() < 0.7:
+                place = place[key]
+                continue
+            if chance.random() < 0.15:
+                del place[key]
+            else:
+                place[key] = chance.choice(STRANGE)
+            break
+    return body
+
+
+class Hostile:
+    """Manifests and chunk pages with a right hash and wrong content: nothing but FormatError, in little memory."""
+
+    def __init__(self, folder):
+        self.path = folder / "run"
+        write_run(self.path, vectors(6, 7), chunk_rows=4)
+        self.manifest = (self.path / "manifest.json").read_bytes()
+        self.chunk = self.path / "chunk-000000.h5"
+        self.content = self.chunk.read_bytes()
+
+    def __call__(self, seed, folder=None):
+        chance = random.Random(seed)
+        chance.choice([self._manifest, self._header, self._noise])(chance)
+        trace._sound.clear()
+        tracemalloc.start()
+        try:
+            with contextlib.suppress(FormatError):
+                found = Trace(self.path)
+                list(found.chunks()), found.records(), found.digest, found.status
+            verify(self.path)
+            assert tracemalloc.get_traced_memory()[1] < MEMORY, f"seed {seed}: too much memory"
+        finally:
+            tracemalloc.stop()
+            (self.path / "manifest.json").write_bytes(self.manifest)
+            self.chunk.write_bytes(self.content)
+
+    def _manifest(self, chance):
+        body = json.loads(self.manifest)
+        body.pop("xxh3")
+        body = mutate(body, chance)
+        with contextlib.suppress(ValueError):
+            body = {**body, "xxh3": _hash(body)}
+        (self.path / "manifest.json").write_text(json.dumps(body))
+
+    def _header(self, chance):
+        magic, text, _ = self.content[:PAGE].split(b"\n", 2)
+        body = magic + b"\n" + json.dumps(mutate(json.loads(text), chance)).encode() + b"\n"
+        page = body + f"{digest(body):016x}\n".encode()
+        if len(page) <= PAGE:
+            self.chunk.write_bytes(page.ljust(PAGE, b"\0") + self.content[PAGE:])
+
+    def _noise(self, chance):
+        for file in (self.path / "manifest.json", self.chunk):
+            content = bytearray(file.read_bytes())
+            for _ in range(chance.randrange(1, 40)):
+                content[chance.randrange(len(content))] = chance.randrange(256)
+            file.write_bytes(bytes(content[: chance.randrange(1, len(content) + 1)]))
+
+
+def can_mount():
+    """Whether this process may mount a small file system."""
+    return hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("mount") is not None

@@ -1,0 +1,44 @@
+"""Kills, full disks, flipped bits and hostile files, a few of each; ``python -m tests.soak`` runs as many as wanted."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import faults
+from tracer.store import Trace
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_acknowledged_step_survives_sigkill(tmp_path, seed):
+    faults.kill(seed, tmp_path, faults.killed_run)
+
+
+def test_the_command_line_says_where_a_killed_run_ended(tmp_path):
+    faults.killed_run(tmp_path / "run", 0.2)
+    trace = Trace(tmp_path / "run")
+    assert trace.status == "interrupted"
+    lemmata = Path(sys.executable).parent / "lemmata"
+    said = subprocess.run([lemmata, "show", tmp_path / "run"], capture_output=True, text=True, check=True).stdout
+    assert "interrupted" in said
+    assert f"last acknowledged step {trace.last_step}" in said, said
+
+
+@pytest.mark.skipif(not faults.can_mount(), reason="needs the right to mount a small file system")
+@pytest.mark.parametrize("seed", range(5))
+def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path, seed):
+    faults.full_disk(seed, tmp_path)
+
+
+@pytest.mark.parametrize("close", [True, False], ids=["sealed", "open"])
+def test_flipped_bits_and_truncations_are_found_or_change_nothing(tmp_path, close):
+    one = faults.Flips(tmp_path, close)
+    found = [one(seed) for seed in range(1500)]
+    assert 0 < sum(found) < len(found), "padding is covered by no hash, and everything else is"
+
+
+def test_hostile_files_are_refused_in_little_memory(tmp_path):
+    one = faults.Hostile(tmp_path)
+    for seed in range(600):
+        one(seed)
