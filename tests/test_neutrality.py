@@ -167,7 +167,9 @@ def test_a_probe_and_training_do_not_take_each_others_weights_from_the_cache_of_
         with torch.autocast("cpu", torch.bfloat16):
             if before:
                 model(inputs)
-            loss, _ = ask(lambda: model(inputs).sum(), parameters, Surroundings(model, parameters), at=(parameters, there))
+            loss, _ = ask(
+                lambda: model(inputs).sum(), parameters, Surroundings(model, parameters), at=(parameters, there)
+            )
             assert torch.equal(loss, there_expected)
             assert torch.is_autocast_cache_enabled()
             assert torch.equal(here_expected, model(inputs))

@@ -15,8 +15,9 @@ import numpy as np
 from tracer.certificate import Array, Certificate, Difference, first_difference
 from tracer.errors import LemmataError, UsageError
 from tracer.store.home import resolve_run
-from tracer.store.lock import Lock, now
+from tracer.store.lock import Lock
 from tracer.store.manifest import read_manifest, write_manifest
+from tracer.store.run_writer import now
 
 Say = Callable[[str], None]
 
