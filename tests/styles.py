@@ -298,11 +298,11 @@ def experts_that_take_turns(tracer_for):
     class Experts(nn.Module):
         def __init__(self):
             super().__init__()
-            self.experts, self.turn = nn.ModuleList(nn.Linear(64, 10) for _ in range(2)), 0
+            self.experts, self.turn = nn.ModuleList(nn.Linear(64, 10) for _ in range(3)), 0
 
         def forward(self, inputs):
             self.turn += 1  # a plain attribute that the next forward pass depends on
-            return self.experts[self.turn % 2](inputs)
+            return self.experts[self.turn % 3](inputs)
 
     model = Experts()
     return fit(tracer_for, model, sgd(model, weight_decay=0.1), missing_gradient="zero")

@@ -154,19 +154,22 @@ def test_a_frozen_closure_keeps_its_minibatch_and_keeps_assignments_to_itself():
     assert calls == 1
 
 
-def test_a_probe_leaves_the_cache_of_an_autocast_region_to_training():
-    """Inside the region, training must neither get the probe's low-precision weights nor lose its own."""
+def test_a_probe_and_training_do_not_take_each_others_weights_from_the_cache_of_an_autocast_region():
     model = nn.Linear(4, 4)
     inputs = torch.rand(2, 4)
     parameters = list(model.parameters())
+    there = [p.detach() + 1 for p in parameters]
     with torch.autocast("cpu", torch.bfloat16):
-        expected = model(inputs)
+        here_expected = model(inputs)
     with torch.autocast("cpu", torch.bfloat16):
-        ask(
-            lambda: model(inputs).sum(),
-            parameters,
-            Surroundings(model, parameters),
-            at=(parameters, [p.detach() + 1 for p in parameters]),
-        )
-        assert torch.is_autocast_cache_enabled()
-        assert torch.equal(expected, model(inputs))
+        there_expected = nn.functional.linear(inputs, *there).sum()
+    for before in (False, True):
+        with torch.autocast("cpu", torch.bfloat16):
+            if before:
+                model(inputs)
+            loss, _ = ask(
+                lambda: model(inputs).sum(), parameters, Surroundings(model, parameters), at=(parameters, there)
+            )
+            assert torch.equal(loss, there_expected)
+            assert torch.is_autocast_cache_enabled()
+            assert torch.equal(here_expected, model(inputs))
