@@ -71,7 +71,7 @@ def there_and_back(run, tmp_path):
     chunk_rows=st.integers(1, 13),
     size=st.integers(1, 40),
     dtype=st.sampled_from(["float32", "float64"]),
-    streams=st.sampled_from([("x",), ("x", "g"), ("x", "g", "h"), ("x", "h")]),
+    streams=st.sampled_from([("x",), ("g",), ("g", "h"), ("x", "g"), ("x", "g", "h"), ("x", "h")]),
     seed=st.integers(0, 1 << 30),
     missing=st.sets(st.integers(0, 11)),
     optimizer=st.sampled_from(["", "torch.optim.sgd.SGD"]),

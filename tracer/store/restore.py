@@ -244,7 +244,7 @@ def _head(reader: FrameReader) -> Head:
         check_run_id(head.run_id)
         item = np.dtype(head.dtype).itemsize if head.dtype in DTYPES else 0
         streams = tuple(s for s in STREAMS if s in head.streams)
-        sound = item and head.streams == streams and streams and head.guess in KINDS and "x" in streams
+        sound = item and head.streams == streams and streams and head.guess in KINDS
         sound = sound and 0 < head.parameters <= MAX_PARAMETERS and head.parameters * item <= MAX_ROW_BYTES
         rows = head.steps * len(streams) * head.parameters * item
         if not (sound and 0 <= head.vector_bytes <= rows and head.chunks >= 0):
