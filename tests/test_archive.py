@@ -71,7 +71,7 @@ def there_and_back(run, tmp_path):
     chunk_rows=st.integers(1, 13),
     size=st.integers(1, 40),
     dtype=st.sampled_from(["float32", "float64"]),
-    streams=st.sampled_from([("x",), ("x", "g"), ("x", "g", "h"), ("x", "h")]),
+    streams=st.sampled_from([("x",), ("g",), ("g", "h"), ("x", "g"), ("x", "g", "h"), ("x", "h")]),
     seed=st.integers(0, 1 << 30),
     missing=st.sets(st.integers(0, 11)),
     optimizer=st.sampled_from(["", "torch.optim.sgd.SGD"]),
@@ -435,6 +435,29 @@ class TestHostile:
     def test_rewriting_alone_changes_nothing(self, archived):
         raw = archived.read_bytes()
         assert rewritten(raw, lambda kind, payload: payload) == raw
+
+    def test_a_random_lie_is_refused_or_changes_nothing(self, archived, tmp_path):
+        raw, random = archived.read_bytes(), np.random.default_rng(0)
+        count = len(borders(raw)) - 1
+        for _ in range(150):
+            left = [int(random.integers(count))]
+
+            def lie(kind, payload, left=left):
+                left[0] -= 1
+                if left[0] != -1 or not payload:
+                    return payload
+                changed = bytearray(payload)
+                for at in random.integers(0, len(changed), int(random.integers(1, 4))):
+                    changed[at] = random.integers(256)
+                return bytes(changed)
+
+            archived.write_bytes(rewritten(raw, lie))
+            shutil.rmtree(tmp_path / "back", ignore_errors=True)
+            try:
+                path = restore(archived, tmp_path / "back")
+            except FormatError:
+                continue
+            same_files(tmp_path / "run", path)
 
     def test_lies_cost_no_memory(self, archived, tmp_path):
         """All of them in a process that may have little more memory than it has after its imports."""

@@ -28,7 +28,7 @@ from tracer.store.trace import Trace
 ARCHIVE_VERSION = 1
 SUFFIX = ".lemmata"
 RECORD_PIECE = 4 << 20  # bytes of a record file in one frame
-SAMPLE_STEPS, SAMPLE_COLUMNS = 16, 16 << 10
+SAMPLE_STEPS, SAMPLE_COLUMNS = 16, 4 << 10
 
 Progress = Callable[[int, int], None]  # steps done, steps in all
 Array = npt.NDArray[Any]

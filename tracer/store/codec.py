@@ -22,8 +22,8 @@ RAW, ZSTD, PAIR, JOINED, NIBBLE = range(5)
 GAIN = 0.97  # a plane is compressed if that makes it at least 3 % smaller
 QUICK = 0.15  # zstd is fast on planes that it makes this small; on others half bytes are ten times as fast, and
 SLACK = 0.20  # may be larger by so much of the plane
-LOOK = 16 << 10  # words that such a look looks at
-AGAIN = 8  # packs between two looks at which planes gain
+LOOK = 8 << 10  # words that such a look looks at
+AGAIN = 16  # packs between two looks at which planes gain
 SPARSE = 16  # zeros are left out, and a bit per word says where, if more than one word in so many is zero
 _SIZE = struct.Struct("<Q")
 
@@ -96,7 +96,7 @@ class Planes:
         count, places = int(np.count_nonzero(present)), b""
         if len(words) - count > len(words) // SPARSE:
             places = self.codec.compress(np.packbits(present))
-            words = words[present]
+            words = np.compress(present, words)  # several times as fast as words[present]
         if not len(words):
             return [self._head.pack(0, len(places), *(0,) * (2 * self.unsigned.itemsize)), places]
         modes, left = self._known.get(key, ([], 0))
@@ -143,7 +143,7 @@ class Planes:
         words = np.empty(count, self.unsigned)
         raw = self._unpack_planes(raw[bits:], fields[:size], fields[size:], words) if count else raw[bits:]
         out[:] = 0
-        out[present] = words
+        out[np.flatnonzero(present)] = words
         return raw
 
     def _unpack_planes(self, raw: memoryview, modes: list[int], lengths: list[int], out: Array) -> memoryview:
@@ -199,10 +199,11 @@ def pack_halves(plane: Array, base: int) -> bytes:
     codes = np.zeros(2 * half, np.uint8)
     np.subtract(plane, np.uint8(base), out=codes[: len(plane)])
     rare = codes[: len(plane)] > 14
-    np.minimum(codes, 15, out=codes)
-    np.left_shift(codes[half:], 4, out=codes[half:])
+    np.bitwise_or(codes[: len(plane)], np.negative(rare.view(np.uint8)), out=codes[: len(plane)])  # 15 in the low half
+    np.bitwise_and(codes[:half], 15, out=codes[:half])
+    np.multiply(codes[half:], 16, out=codes[half:])  # numpy's shift of bytes is an order slower
     np.bitwise_or(codes[:half], codes[half:], out=codes[:half])
-    return bytes([base]) + codes[:half].tobytes() + plane[rare].tobytes()
+    return bytes([base]) + codes[:half].tobytes() + np.compress(rare, plane).tobytes()
 
 
 def unpack_halves(piece: memoryview, count: int) -> Array:
@@ -223,7 +224,7 @@ def unpack_halves(piece: memoryview, count: int) -> Array:
     if np.count_nonzero(rare) != len(raw) - 1 - half:
         raise ValueError("a byte plane of another number of rare values")
     np.add(codes, raw[0], out=codes)
-    codes[rare] = raw[1 + half :]
+    codes[np.flatnonzero(rare)] = raw[1 + half :]
     return codes
 
 

@@ -12,15 +12,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from tracer.errors import FormatError, UsageError
 from tracer.store import frames
 from tracer.store.archive import ARCHIVE_VERSION, RECORD_PIECE, ChunkHead, Head, Progress
 from tracer.store.codec import unpack
-from tracer.store.files import ASIDE, pwrite, sync, sync_directory
+from tracer.store.files import ASIDE, sync, sync_directory
 from tracer.store.frames import END, End, FrameReader
-from tracer.store.header import Header
 from tracer.store.home import check_run_id, runs_root
 from tracer.store.layout import (
     DTYPES,
@@ -38,8 +36,8 @@ from tracer.store.layout import (
 from tracer.store.manifest import MAX_BYTES
 from tracer.store.places import Place, open_old
 from tracer.store.predict import KINDS, NUMBERS, is_exact
-from tracer.store.skeleton import build
-from tracer.store.tiles import TileCoder, needs_numbers, no_numbers, tiles
+from tracer.store.rebuild import Hashes, Rebuilt
+from tracer.store.tiles import NUMBERS_OF_A_TILE, TileCoder, needs_numbers, no_numbers, tiles
 from tracer.store.trace import Trace
 
 Array = npt.NDArray[Any]
@@ -48,7 +46,7 @@ Record = TypeVar("Record", Head, ChunkHead)
 MAX_TABLE = 64 << 20  # bytes of a chunk's commit table
 MAX_RECORDS = 16 << 30  # bytes of a record file
 MAX_TEXT = 1 << 20  # bytes of a frame of JSON
-MIN_TILE = 32 + 8  # bytes of the smallest tile frame
+MIN_TILE = frames.PREFIX.size  # bytes of the smallest tile frame
 
 
 def restore(source: Place, root: Place | None = None, progress: Progress | None = None) -> Path:
@@ -154,9 +152,9 @@ def _unpack_chunk(
             raise reader.broken("a table of numbers of the wrong size")
         with np.errstate(all="ignore"):
             numbers = np.frombuffer(packed, "<f8").reshape(chunk.steps, len(NUMBERS)).astype(layout.dtype)
-    rebuilt = _Rebuilt(directory, chunk, layout, head.run_id) if directory is not None else None
+    rebuilt = Rebuilt(directory, chunk, layout, head.run_id) if directory is not None else None
     try:
-        hashes = _Hashes(layout, commits)
+        hashes = Hashes(layout, commits)
         for rows, columns in tiles(layout, chunk.steps):
             _, tile = reader.read(frames.TILE)
             try:
@@ -194,69 +192,6 @@ def _unpack_records(reader: FrameReader, chunk: ChunkHead, directory: Path | Non
         file.flush()
         if directory is not None:
             sync(file.fileno())
-
-
-class _Hashes:
-    """Compares rows that come in parts with the hashes of their commit records."""
-
-    def __init__(self, layout: Layout, commits: Array) -> None:
-        self._layout, self._commits = layout, commits
-        self._ends = {b: i for i, (_, b) in enumerate(layout.slices)}
-        self._states: dict[tuple[str, int], Any] = {}
-
-    def wrong(self, bits: dict[str, Array], has: dict[str, Array], rows: slice, columns: slice) -> str:
-        """Name of the first row whose hash does not match, or an empty text."""
-        part = self._ends.get(columns.stop)
-        whole = part is not None and self._layout.slices[part] == (columns.start, columns.stop)
-        for i, stream in enumerate(self._layout.streams):
-            for row in np.flatnonzero(has[stream][rows]).tolist():
-                if whole:
-                    found = xxhash.xxh3_64_intdigest(bits[stream][row])
-                else:
-                    state = self._states.setdefault((stream, row), xxhash.xxh3_64())
-                    state.update(bits[stream][row])
-                    if part is None:
-                        continue
-                    found = self._states.pop((stream, row)).intdigest()
-                commit = self._commits[rows.start + row]
-                if found != int(commit["hashes"][i][part]):
-                    return f"step {int(commit['step']) - 1}, stream {stream!r},"
-        return ""
-
-
-class _Rebuilt:
-    """A chunk file that is being restored: space is taken as vectors come, so a lie about sizes takes none."""
-
-    def __init__(self, directory: Path, chunk: ChunkHead, layout: Layout, run_id: str) -> None:
-        skeleton = build(layout, chunk.rows, run_id, chunk.attempt)
-        self._header: Header = skeleton.header
-        self._layout = layout
-        name = chunk_name(chunk.number) + ("" if chunk.sealed else OPEN)
-        self._file = os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        os.ftruncate(self._file, self._header.size)
-        for offset, piece in skeleton.pieces:
-            pwrite(self._file, piece, offset)
-
-    def write(self, bits: dict[str, Array], has: dict[str, Array], rows: slice, columns: slice) -> None:
-        """Write one tile."""
-        width = np.dtype(self._layout.dtype).itemsize
-        for stream, values in bits.items():
-            begin = self._header.streams[stream] + columns.start * width
-            if has[stream][rows].all() and columns.stop - columns.start == self._layout.parameters:
-                pwrite(self._file, values, begin + rows.start * self._layout.row_bytes)
-                continue
-            for row in np.flatnonzero(has[stream][rows]).tolist():
-                pwrite(self._file, values[row], begin + (rows.start + row) * self._layout.row_bytes)
-
-    def finish(self, table: bytes, seal: bytes) -> None:
-        """Write the commit table and the seal, and bring all to the disk."""
-        pwrite(self._file, table, self._header.commit)
-        pwrite(self._file, seal, self._header.seal)
-        sync(self._file)
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._file)
 
 
 @contextmanager
@@ -309,14 +244,14 @@ def _head(reader: FrameReader) -> Head:
         check_run_id(head.run_id)
         item = np.dtype(head.dtype).itemsize if head.dtype in DTYPES else 0
         streams = tuple(s for s in STREAMS if s in head.streams)
-        sound = item and head.streams == streams and streams and head.guess in KINDS and "x" in streams
+        sound = item and head.streams == streams and streams and head.guess in KINDS
         sound = sound and 0 < head.parameters <= MAX_PARAMETERS and head.parameters * item <= MAX_ROW_BYTES
         rows = head.steps * len(streams) * head.parameters * item
         if not (sound and 0 <= head.vector_bytes <= rows and head.chunks >= 0):
             raise ValueError("an impossible shape")
     except (UsageError, ValueError) as error:
         raise reader.broken(f"its header: {error}") from None
-    least = -(-head.steps * head.parameters // (128 << 10)) * MIN_TILE
+    least = -(-head.steps * head.parameters // NUMBERS_OF_A_TILE) * MIN_TILE
     if reader.size is not None and least > reader.size:
         raise reader.broken(f"promises {head.steps} steps of {head.parameters} numbers in {reader.size} bytes")
     return head

@@ -59,7 +59,7 @@ class TileCoder:
         has = {s: v[rows] for s, v in has.items()}
         turned = {}
         for stream in self.layout.streams:
-            present = np.flatnonzero(has[stream]).tolist()
+            present = _rows(has[stream])
             packed = self._packed[: len(present) * width]
             lines = packed.reshape(len(present), width)
             if stream == "x":
@@ -93,7 +93,7 @@ class TileCoder:
         bits = {s: v[: height * width].reshape(height, width) for s, v in self._tile.items()}
         places = {}
         for stream in self.layout.streams:
-            present = np.flatnonzero(has[stream]).tolist()
+            present = _rows(has[stream])
             packed = self._tile[stream][: len(present) * width]
             if present:
                 raw = self.planes.unpack(raw, packed)
@@ -130,6 +130,10 @@ class TileCoder:
 
     def _beside(self, bits: Mapping[str, Array], has: Has, i: int, width: int) -> Array:
         return bits["g"][i] if "g" in bits and has["g"][i] else self._nothing[:width]
+
+
+def _rows(has: npt.NDArray[np.bool_]) -> list[int]:
+    return list(range(len(has))) if has.all() else np.flatnonzero(has).tolist()
 
 
 def no_numbers(layout: Layout, rows: int) -> Array:
