@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 PAIR = ("d_d", "gx_d", "gy_d", "dg_d", "dg_dg", "gx_gx", "gy_gy", "gx_gy")
 PATH = ("x_x", "g_x", "x_d", "g_gprev", "d_dprev")
-PIECE = 1 << 14  # elements; six vectors of a piece fit the second-level cache
+PIECE = 1 << 12  # elements; the vectors of a piece fit the cache
 
 Array = npt.NDArray[Any]
 
@@ -21,62 +21,49 @@ _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"
 
 
 @_jit
-def _pair(x: Array, y: Array, gx: Array, gy: Array, out: Array) -> None:
-    dd = gxd = gyd = qd = qq = gg = hh = gh = 0.0
+def _piece(x: Array, y: Array, w: Array, g: Array, h: Array, gp: Array, pair: Array, path: Array) -> None:
+    dd = gxd = gyd = qd = qq = gg = hh = gh = xx = gx = xd = g1 = d1 = 0.0
     for i in range(x.size):
-        g = np.float64(gx[i])
-        h = np.float64(gy[i])
-        d = np.float64(x[i]) - np.float64(y[i])
-        q = g - h
+        a, b = np.float64(x[i]), np.float64(y[i])
+        u, v = np.float64(g[i]), np.float64(h[i])
+        d, q = a - b, u - v
         dd += d * d
-        gxd += g * d
-        gyd += h * d
+        gxd += u * d
+        gyd += v * d
         qd += q * d
         qq += q * q
-        gg += g * g
-        hh += h * h
-        gh += g * h
-    out[0] += dd
-    out[1] += gxd
-    out[2] += gyd
-    out[3] += qd
-    out[4] += qq
-    out[5] += gg
-    out[6] += hh
-    out[7] += gh
-
-
-@_jit
-def _path(x: Array, y: Array, w: Array, g: Array, gp: Array, out: Array) -> None:
-    xx = gx = xd = g1 = d1 = 0.0
-    for i in range(x.size):
-        a = np.float64(x[i])
-        b = np.float64(y[i])
-        v = np.float64(g[i])
-        d = a - b
+        gg += u * u
+        hh += v * v
+        gh += u * v
         xx += a * a
-        gx += v * a
+        gx += u * a
         xd += a * d
-        g1 += v * np.float64(gp[i])
+        g1 += u * np.float64(gp[i])
         d1 += d * (b - np.float64(w[i]))
-    out[0] += xx
-    out[1] += gx
-    out[2] += xd
-    out[3] += g1
-    out[4] += d1
+    pair[0] += dd
+    pair[1] += gxd
+    pair[2] += gyd
+    pair[3] += qd
+    pair[4] += qq
+    pair[5] += gg
+    pair[6] += hh
+    pair[7] += gh
+    path[0] += xx
+    path[1] += gx
+    path[2] += xd
+    path[3] += g1
+    path[4] += d1
 
 
 @_jit
 def _rows(X: Array, G: Array, H: Array, x1: Array, x2: Array, g1: Array, cuts: Array, pair: Array, path: Array) -> None:
-    for t in range(X.shape[0]):
-        x, g, h = X[t], G[t], H[t]
-        y = X[t - 1] if t > 0 else x1
-        gp = G[t - 1] if t > 0 else g1
-        w = X[t - 2] if t > 1 else (x1 if t == 1 else x2)
-        for p in range(cuts.shape[0]):
-            k, a, b = cuts[p, 0], cuts[p, 1], cuts[p, 2]
-            _pair(x[a:b], y[a:b], g[a:b], h[a:b], pair[t, k])
-            _path(x[a:b], y[a:b], w[a:b], g[a:b], gp[a:b], path[t, k])
+    for p in range(cuts.shape[0]):  # pieces outside, steps inside: the last step's piece is still in the cache
+        k, a, b = cuts[p, 0], cuts[p, 1], cuts[p, 2]
+        for t in range(X.shape[0]):
+            y = X[t - 1] if t > 0 else x1
+            gp = G[t - 1] if t > 0 else g1
+            w = X[t - 2] if t > 1 else (x1 if t == 1 else x2)
+            _piece(X[t][a:b], y[a:b], w[a:b], G[t][a:b], H[t][a:b], gp[a:b], pair[t, k], path[t, k])
 
 
 def cuts(sizes: list[int]) -> npt.NDArray[np.int64]:

@@ -29,6 +29,7 @@ class Capture:
         self._ring, self._subject, self._gradients = ring, subject, gradients
         self._buffers, self._numbers = buffers, numbers
         self._slot: Slot | None = None
+        self._known_views: dict[int, list[torch.Tensor]] = {}
         self.forget()
 
     def forget(self) -> None:
@@ -96,7 +97,10 @@ class Capture:
         return self._slot
 
     def _views(self, stream: str) -> list[torch.Tensor]:
-        return self._subject.views(self._free().flat[stream])
+        flat = self._free().flat[stream]  # one of a few that live as long as the ring
+        if id(flat) not in self._known_views:
+            self._known_views[id(flat)] = self._subject.views(flat)
+        return self._known_views[id(flat)]
 
     def _filled(self, stream: str) -> None:
         self._free().filled.add(stream)

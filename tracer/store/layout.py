@@ -1,6 +1,7 @@
 """Format version 1 in one place: names, streams, commit records, hashes. docs/format.md explains it."""
 
 import re
+import struct
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -116,17 +117,12 @@ class Layout:
 
     def commit_record(self, step: int, record: int, end: int, rows: dict[str, npt.NDArray[np.generic]]) -> bytes:
         """Bytes of the commit record for ``rows``, each of shape ``(d,)``; ``record`` and ``end`` as in commit."""
-        entry = np.zeros((), self.commit)
-        entry["step"] = step + 1
-        entry["record"] = record
-        entry["record_end"] = end
-        present = 0
+        present, hashes = 0, []
         for i, stream in enumerate(self.streams):
-            if stream in rows:
-                present |= 1 << i
-                entry["hashes"][i] = [digest(rows[stream][a:b]) for a, b in self.slices]
-        entry["present"] = present
-        body = entry.tobytes()[:-8]
+            row = rows.get(stream)
+            present |= (row is not None) << i
+            hashes += [0 if row is None else digest(row[a:b]) for a, b in self.slices]
+        body = struct.pack(f"<{4 + len(hashes)}Q", step + 1, present, record, end, *hashes)
         return body + digest(body).to_bytes(8, "little")
 
 
