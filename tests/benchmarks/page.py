@@ -33,7 +33,7 @@ are over steps, and a figure with n = 1 is made of medians or of sums over all r
   goes through a buffer that stays in the cache. The loop over torch files computes the eight products of each pair, and
   the two results are checked to agree to 1e-9; the geometry table has five more products, and all of them per block.
 - **tiny steps**: 31 parameters, so that only the fixed cost of a step is left: microseconds, on this machine. In the
-  profile, on one core, `_forget_step` is where the training thread stands while the writer thread has the interpreter.
+  profile, on one core, `forget` is where the training thread stands while the writer thread has the interpreter.
 """
 
 NOT_MEASURED = """\
