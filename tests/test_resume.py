@@ -1,5 +1,9 @@
 """Going on with a run: nothing is overwritten, nothing is mixed."""
 
+import fcntl
+import os
+import threading
+
 import numpy as np
 import pytest
 
@@ -124,3 +128,12 @@ def test_a_trace_opened_before_a_chunk_is_sealed_still_reads(tmp_path):
     assert early.records().num_rows == 4
     assert np.array_equal(next(early.chunks()).x, ROWS["x"][:4])
     assert late.step_count == 7, "its files were looked up before they were renamed"
+
+
+def test_somebody_who_asks_whether_a_run_is_being_written_does_not_keep_a_writer_out(tmp_path):
+    write_run(tmp_path / "run", head(3))
+    asking = os.open(tmp_path / "run", os.O_RDONLY)
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    threading.Timer(0.05, os.close, [asking]).start()
+    go_on(tmp_path / "run", 3, 5)
+    assert Trace(tmp_path / "run").step_count == 5

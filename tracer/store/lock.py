@@ -2,10 +2,13 @@
 
 import fcntl
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from tracer.errors import UsageError
+
+PATIENCE = 10  # tries
 
 
 @dataclass(frozen=True)
@@ -18,14 +21,17 @@ class Lock:
     def take(cls, directory: Path) -> "Lock":
         """Take it, or raise :class:`UsageError` if another process is recording into ``directory``."""
         descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            raise UsageError(
-                f"{directory}: another process is recording into this run. Choose another run id, or stop it first."
-            ) from None
-        return cls(descriptor)
+        for _ in range(PATIENCE):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return cls(descriptor)
+            except OSError:
+                time.sleep(0.02)  # somebody who only asks holds it for a moment
+        os.close(descriptor)
+        raise UsageError(
+            f"{directory}: another process is recording into this run, or archiving it. "
+            "Choose another run id, or wait until it has ended."
+        )
 
     def release(self) -> None:
         """Give it back."""
