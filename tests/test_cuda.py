@@ -1,0 +1,84 @@
+"""On a CUDA device: the same neutrality and the same bits, and no step waits for the device.
+
+``python -m tests.test_cuda`` runs it where only the tracer's own packages are installed.
+"""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tracer import Tracer
+from tracer.store import Trace, verify
+
+try:
+    import pytest
+
+    pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+except ModuleNotFoundError:  # run as a script
+    pass
+
+
+def train(path=None, probes=(), steps=20, quiet_from=None):
+    """Weights after training, and x_t and g_t as the loop saw them; with ``quiet_from`` any wait is an error."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Linear(64, 256),
+        torch.nn.BatchNorm1d(256),
+        torch.nn.ReLU(),
+        torch.nn.Dropout(0.2),
+        torch.nn.Linear(256, 8),
+    ).cuda()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    tracer = None if path is None else Tracer(path, model, optimizer, probes=probes)
+    seen = []
+    for step in range(steps):
+        inputs = torch.randn(32, 64, device="cuda")
+        optimizer.zero_grad()
+        if step == quiet_from:
+            torch.cuda.set_sync_debug_mode("error")
+
+        def loss_of(inputs=inputs):
+            return model(inputs).square().mean()
+
+        loss = loss_of() if tracer is None else tracer.loss(loss_of)
+        loss.backward()
+        if quiet_from is None:
+            seen.append([torch.cat([t.flatten() for t in ts]).cpu().numpy() for ts in _now(model)])
+        optimizer.step()
+    torch.cuda.set_sync_debug_mode("default")
+    if tracer is not None:
+        tracer.close()
+    return torch.cat([t.detach().flatten().double() for t in model.state_dict().values()]).cpu(), seen
+
+
+def _now(model):
+    parameters = list(model.parameters())
+    return [p.detach() for p in parameters], [p.grad for p in parameters]
+
+
+def test_weights_are_the_same_and_rows_are_what_the_loop_saw(tmp_path):
+    alone, _ = train()
+    watched, seen = train(tmp_path / "run", ["look_back"])
+    assert torch.equal(alone, watched)
+    chunks = list(Trace(tmp_path / "run").chunks())
+    for stream, i in (("x", 0), ("g", 1)):
+        rows = np.concatenate([c.streams[stream] for c in chunks])
+        assert all(np.array_equal(rows[t], seen[t][i]) for t in range(len(seen)))
+    assert verify(tmp_path / "run") == []
+
+
+def test_a_traced_step_does_not_wait_for_the_device(tmp_path):
+    train(tmp_path / "run", steps=12, quiet_from=2)
+    assert Trace(tmp_path / "run").step_count == 13
+
+
+if __name__ == "__main__":
+    for test in (
+        test_weights_are_the_same_and_rows_are_what_the_loop_saw,
+        test_a_traced_step_does_not_wait_for_the_device,
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            test(Path(folder))
+        print(f"{test.__name__}: passed")
