@@ -10,6 +10,8 @@ from analysis.series import cumulative, exponential_mean, running_mean
 _gap = loss_x - loss_y - gx_d
 _trapezoid = -dg_d / 2  # the same certificate of non-convexity without a loss difference, so without its cancellation
 _fine = _gap.is_finite() & (_trapezoid.abs() < loss_difference_rounding)
+_resolved = pl.when(_fine).then(_trapezoid).otherwise(_gap)
+_rounding = pl.when(_fine).then(gradient_difference_rounding * d_d.sqrt()).otherwise(loss_difference_rounding)
 
 metric = Metric(
     name="convexity_gap",
@@ -24,10 +26,8 @@ metric = Metric(
         Claim(
             name="convex at every step",
             at_most=0,
-            quantity=pl.when(_fine).then(_trapezoid).otherwise(_gap),
-            tolerance=pl.when(_fine)
-            .then(gradient_difference_rounding * d_d.sqrt())
-            .otherwise(loss_difference_rounding),
+            quantity=_resolved,
+            tolerance=_rounding,
             null_value=0.0,
             says="Every minibatch loss f(·, z_t) is convex along the step from x_{t−1} to x_t: the gap is at most 0 at "
             "every recorded step, each minibatch by itself. Where −⟨∇f(x) − ∇f(y), x − y⟩/2 is below the rounding of "
@@ -39,9 +39,12 @@ metric = Metric(
             name="convex on average",
             at_most=0,
             over="on average",
+            quantity=_resolved,
+            tolerance=_rounding,
             null_value=0.0,
             says="The population loss is convex along the path: the mean gap over the recorded steps is at most 0. "
-            "Fresh minibatches make each gap an unbiased draw of the population's. The gap depends on no norm.",
+            "Fresh minibatches make each gap an unbiased draw of the population's. Where the gap is below the rounding "
+            "of the loss difference −⟨∇f(x) − ∇f(y), x − y⟩/2 stands in for it. The gap depends on no norm.",
             caveat="A linear or zero loss has gap 0. A mean at most 0 is compatible with single steps of either sign "
             "and says nothing about points off the path or about the way to a minimiser.",
         ),
