@@ -20,8 +20,9 @@ _OF_TWO_GRADIENTS = ("gy_d", "dg_d", "dg_dg", "gy_gy", "gx_gy")
 def geometry(trace: Trace, progress: Progress | None = None) -> Tables:
     """Read the trace once and reduce every step to a few numbers per block.
 
-    A pair joins steps t and t−1, never steps with a gap between them. The result does not depend on how the trace is
-    cut into chunks. Values are float64; null is missing (no probe, no loss), NaN is undefined (the run diverged).
+    A pair joins steps t and t−1 of one attempt, never steps with a gap between them. The result does not depend on how
+    the trace is cut into chunks. Values are float64; null is missing (no probe, no loss), NaN is undefined (the run
+    diverged).
 
     Raises:
         FormatError: the trace is damaged; nothing is computed from a damaged file.
@@ -31,7 +32,10 @@ def geometry(trace: Trace, progress: Progress | None = None) -> Tables:
     pieces, blocks = cuts(sizes), len(sizes)
     before = _Before.nothing(trace.parameters, trace.manifest.dtype)
     parts: list[tuple[Array, ...]] = []
+    attempt = 1
     for chunk in trace.chunks(progress=progress):
+        if chunk.attempt != attempt:  # nobody vouches that a resumed training stood where the one before it ended
+            attempt, before = chunk.attempt, _Before.nothing(trace.parameters, trace.manifest.dtype)
         for rows in _runs_of_consecutive(chunk):
             parts.append(_segment(chunk, rows, before, pieces, blocks))
             before = _Before.after(chunk, rows, before)

@@ -5,8 +5,10 @@ import os
 import threading
 
 import numpy as np
+import polars as pl
 import pytest
 
+from analysis.geometry import geometry
 from tests.by_hand import manifest, vectors, write_run
 from tests.faults import killed_run
 from tracer.errors import RecordingError, UsageError
@@ -137,3 +139,15 @@ def test_somebody_who_asks_whether_a_run_is_being_written_does_not_keep_a_writer
     threading.Timer(0.05, os.close, [asking]).start()
     go_on(tmp_path / "run", 3, 5)
     assert Trace(tmp_path / "run").step_count == 5
+
+
+def test_no_pair_joins_two_attempts(tmp_path):
+    """Whoever resumes may have loaded another checkpoint: the step between two attempts is nobody's update."""
+    write_run(tmp_path / "run", head(4))
+    go_on(tmp_path / "run", 4, 7)
+    tables = geometry(Trace(tmp_path / "run"))
+    model = tables.geometry.filter(pl.col("block") == "model", pl.col("pairing") == "unpaired").collect()
+    assert 4 not in model["step"]
+    path = tables.path.filter(pl.col("block") == "model").collect()
+    assert path["x_d"].is_null().to_list() == [True, False, False, False, True, False, False]
+    assert path["d_dprev"].is_null().to_list() == [True, True, False, False, True, True, False]

@@ -37,6 +37,7 @@ class Chunk:
     has: dict[str, npt.NDArray[np.bool_]]
     torn: int
     records_hash: int  # of the sealed record file; 0 while the chunk is open
+    attempt: int  # which process recorded it, counted from 1
     identity: tuple[int, int, int, int]  # of the file when it was opened: device, inode, size, time of change
 
     @property
@@ -119,6 +120,7 @@ def open_chunk(path: Path, layout: Layout, run_id: str, sealed: bool) -> Chunk:
         has={s: present >> i & 1 == 1 for i, s in enumerate(layout.streams)},
         torn=torn,
         records_hash=int(seal["records"]) if sealed else 0,
+        attempt=header.attempt,
         identity=(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns),
     )
 
