@@ -51,8 +51,16 @@ class Column:
 
 _LOSS, _DISTANCE2, _SLOPE = Units(loss=1), Units(distance=2), Units(loss=1)
 _GRADIENT2 = Units(loss=2, distance=-2)
+_DISTANCE, _GRADIENT = Units(distance=1), Units(loss=1, distance=-1)
+_D_DISTANCE2, _D_GRADIENT2 = Units(loss=1, distance=1), Units(loss=1, distance=-1)  # D has the unit of a gradient
 _NO_LOSS = "no loss was recorded; hand the loss to the tracer"
 _NO_PROBE = 'no look-back probe was recorded; record with probes=["look_back"]'
+_NO_LOOK_AHEAD = 'no look-ahead probe was recorded; record with probes=["look_ahead"]'
+_NO_HALVES = 'no half-batch gradients were recorded; record with probes=["half_batches"]'
+_NO_SCALE = "no random scale was recorded; hand random_scale= to tracer.loss"
+_NO_REFERENCE = "it is known for pairs with a reference point only"
+_NO_DYNAMICS = "the optimizer's formula is not known here, or the trace does not begin with its first step"
+_NO_ADAM = "the optimizer is not Adam or AdamW, or the trace does not begin with its first step"
 _NO_RATE = "the parameter groups do not share one learning rate, or none was recorded"
 
 COLUMNS: dict[str, Column] = {
@@ -66,21 +74,45 @@ COLUMNS: dict[str, Column] = {
     "gx_gx": Column("‖∇f(x)‖²", _GRADIENT2, "geometry"),
     "gy_gy": Column("‖∇f(y)‖²", _GRADIENT2, "geometry", _NO_PROBE),
     "gx_gy": Column("⟨∇f(x), ∇f(y)⟩", _GRADIENT2, "geometry", _NO_PROBE),
+    "d_norms": Column("Σ_k ‖d_k‖ over the blocks k", _DISTANCE, "geometry"),
+    "dg_norms": Column("Σ_k ‖∇f(x)_k − ∇f(y)_k‖ over the blocks k", _GRADIENT, "geometry", _NO_PROBE),
+    "d_ahead": Column("⟨x − y, x_{t+1} − x_t⟩, for reference points", _DISTANCE2, "geometry", _NO_REFERENCE),
     "x_x": Column("‖x_t‖²", _DISTANCE2, "path"),
     "g_x": Column("⟨∇f(x_t), x_t⟩", _SLOPE, "path"),
     "x_d": Column("⟨x_t, x_t − x_{t−1}⟩", _DISTANCE2, "path"),
     "g_gprev": Column("⟨g_t, g_{t−1}⟩, on different minibatches", _GRADIENT2, "path"),
     "d_dprev": Column("⟨d_t, d_{t−1}⟩, of consecutive steps", _DISTANCE2, "path"),
+    "ga_gb": Column("⟨g_a, g_b⟩ of the two halves of z_t", _GRADIENT2, "path", _NO_HALVES),
+    "ga_ga": Column("‖g_a‖², one half of z_t", _GRADIENT2, "path", _NO_HALVES),
+    "gb_gb": Column("‖g_b‖², the other half of z_t", _GRADIENT2, "path", _NO_HALVES),
+    "d_max": Column("‖x_t − x_{t−1}‖_∞", _DISTANCE, "path"),
+    "g_sum": Column("‖g_t‖_1", _GRADIENT, "path"),
+    "dg_sum": Column("‖g_t − ∇f(x_{t−1}, z_t)‖_1", _GRADIENT, "path", _NO_PROBE),
+    "gsum_gsum": Column("‖Σ_{s≤t} g_s‖², since the first step or the last gap", _GRADIENT2, "path"),
+    "gmove": Column("Σ_{s≤t} ⟨g_s, x_s − x_0⟩, x_0 the first point or the first after the last gap", _SLOPE, "path"),
+    "wsum_wsum": Column("‖Σ g_s‖² over this window of 100 steps so far", _GRADIENT2, "path"),
+    "wmove_wmove": Column("‖x_t − x_s‖², s the first step of this window of 100 steps", _DISTANCE2, "path"),
+    "m_m": Column("‖m_t‖², the optimizer's first moment after the update", _GRADIENT2, "path", _NO_DYNAMICS),
+    "g_m": Column("⟨g_t, m_t⟩", _GRADIENT2, "path", _NO_DYNAMICS),
+    "g_mprev": Column("⟨g_t, m_{t−1}⟩, fresh", _GRADIENT2, "path", _NO_DYNAMICS),
+    "step_step": Column("‖x_{t+1} − x_t‖², the step that leaves x_t", _DISTANCE2, "path"),
+    "slip_slip": Column("‖(x_{t+1} − x_t) − the optimizer's formula‖²", _DISTANCE2, "path", _NO_DYNAMICS),
+    "dd_adam": Column("Σ D_i d_i², D = √v̂ + ε of the step that made x_t", _D_DISTANCE2, "path", _NO_ADAM),
+    "qq_adam": Column("Σ (g_t − ∇f(x_{t−1}, z_t))_i² / D_i", _D_GRADIENT2, "path", _NO_ADAM),
     "lr": Column("learning rate of the step that leaves x_t", Units(loss=-1, distance=2), "steps", _NO_RATE),
     "lr_previous": Column("learning rate of the step that made x_t", Units(loss=-1, distance=2), "steps", _NO_RATE),
+    "lr_d": Column("learning rate of the step x − y of the pair", Units(loss=-1, distance=2), "steps", _NO_RATE),
+    "scale_d": Column("random factor on the step x − y of the pair", Units(), "steps", _NO_SCALE),
     "loss": Column("f(x_t), as the step recorded it", _LOSS, "steps", _NO_LOSS),
     "loss_previous": Column("f(x_{t−1}, z_t), as the look-back probe recorded it", _LOSS, "steps", _NO_PROBE),
+    "loss_next": Column("f(x_{t+1}, z_t), as the look-ahead probe recorded it", _LOSS, "steps", _NO_LOOK_AHEAD),
+    "epoch": Column("epoch of the step, as the loop said", Units(), "steps", "no epoch was recorded"),
     "clip_factor": Column("the factor clipping put on g_t (1: not clipped)", Units(), "steps"),
     "random_scale": Column("the random factor on the step that leaves x_t", Units(), "steps"),
     "u_loss": Column("unit roundoff of the recorded loss", Units(), "facts"),
     "u_vector": Column("unit roundoff of the recorded vectors", Units(), "facts"),
 }
-LOSSES = frozenset({"loss_x", "loss_y", "loss", "loss_previous"})
+LOSSES = frozenset({"loss_x", "loss_y", "loss", "loss_previous", "loss_next"})
 """Columns that belong to the whole model: a formula that reads one is not applicable on a block."""
 
 GEOMETRY = tuple(name for name, column in COLUMNS.items() if column.table == "geometry")
@@ -91,6 +123,15 @@ d_d, gx_d, gy_d, dg_d, dg_dg = pl.col("d_d"), pl.col("gx_d"), pl.col("gy_d"), pl
 gx_gx, gy_gy, gx_gy = pl.col("gx_gx"), pl.col("gy_gy"), pl.col("gx_gy")
 x_x, g_x, x_d, g_gprev, d_dprev = pl.col("x_x"), pl.col("g_x"), pl.col("x_d"), pl.col("g_gprev"), pl.col("d_dprev")
 lr, lr_previous = pl.col("lr"), pl.col("lr_previous")
+d_norms, dg_norms, d_ahead = pl.col("d_norms"), pl.col("dg_norms"), pl.col("d_ahead")
+ga_gb, ga_ga, gb_gb = pl.col("ga_gb"), pl.col("ga_ga"), pl.col("gb_gb")
+d_max, g_sum, dg_sum = pl.col("d_max"), pl.col("g_sum"), pl.col("dg_sum")
+gsum_gsum, gmove = pl.col("gsum_gsum"), pl.col("gmove")
+wsum_wsum, wmove_wmove = pl.col("wsum_wsum"), pl.col("wmove_wmove")
+m_m, g_m, g_mprev = pl.col("m_m"), pl.col("g_m"), pl.col("g_mprev")
+step_step, slip_slip = pl.col("step_step"), pl.col("slip_slip")
+dd_adam, qq_adam = pl.col("dd_adam"), pl.col("qq_adam")
+lr_d, scale_d = pl.col("lr_d"), pl.col("scale_d")
 clip_factor, random_scale = pl.col("clip_factor"), pl.col("random_scale")
 u_loss, u_vector = pl.col("u_loss"), pl.col("u_vector")
 value = pl.col("value")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import InitVar, dataclass, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import polars as pl
 
@@ -19,7 +19,18 @@ from analysis.series import Series
 from analysis.tables import PAIRINGS
 from tracer.errors import UsageError
 
-Over = Literal["every step", "on average", "trend"]
+Over = Literal["every step", "on average", "trend", "ratio", "quantile", "equivalent", "share", "envelope"]
+Blocks = Literal["share", "trajectory", "no"]
+FAMILIES = {
+    "A": "Convexity along the step",
+    "B": "Reference points",
+    "C": "Smoothness and curvature",
+    "D": "Descent and update correlation",
+    "E": "Non-smooth and online-to-non-convex",
+    "F": "Noise",
+    "G": "Other geometries and rates",
+    "": "Your own",
+}
 RULES = 1
 """Version of the rules that turn values into verdicts; raised when a rule changes, so that verdicts turn stale."""
 _TAKEN = {"pairing", "step", "block", "value", "tolerance"}
@@ -34,14 +45,53 @@ class Caution:
     text: str
 
 
+@dataclass(frozen=True, eq=False)
+class Bias:
+    """A known amount by which the estimate is off, printed beside it.
+
+    Args:
+        rule: short name, "R7".
+        says: where it comes from, in words.
+        amount: one number from all rows of the claim, in the unit of its quantity: an aggregating expression. Null or
+            NaN where the run does not have what it needs.
+    """
+
+    rule: str
+    says: str
+    amount: pl.Expr
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """Another definition in circulation, shown beside the metric's own so that a reader sees how far it moves a number.
+
+    Args:
+        name, title: as of a series; the title says whose definition it is.
+        value: row by row, in the metric's unit; of the whole model.
+        summary: from the values of a window to one number (reads ``value``); the mean unless given.
+    """
+
+    name: str
+    title: str
+    value: pl.Expr
+    summary: pl.Expr | None = None
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Claim:
     """What theory says of a metric.
 
     Args:
         at_most, at_least: the bound; exactly one of the two.
-        over: "every step" (each pair, beyond its tolerance), "on average" (the mean, by batch means), or "trend" (mean
-            of the second half minus mean of the first half).
+        over: the quantifier, and with it the rule that decides.
+            "every step": each pair, beyond its tolerance (rule P). "on average": the mean, by batch means (M).
+            "trend": mean of the second half minus mean of the first half. "ratio": Σ ``numerator`` / Σ ``denominator``
+            against the bound, by test inversion (R). "quantile": the ``at_quantile`` of the values, by moving-block
+            bootstrap (X). "equivalent": the mean lies within ± ``margin`` of the bound, two one-sided tests (M).
+            "share": the share of steps whose quantity is beyond 0 by more than its tolerance, with Wilson's interval
+            on the effective number of steps. "envelope": quantity ≤ c₀ + Σ c_i ``regressors`` with c ≥ 0 fitted on the
+            first half for the share ``at_quantile`` of the steps; on the second half at most twice the nominal share
+            lies above (F); its bound is that factor, ``at_most=2``.
         name: short name, unique within the metric.
         says: the statement in words: objective, segment, quantifier, window and norm.
         caveat: what a verdict does *not* refute.
@@ -51,9 +101,17 @@ class Claim:
         optimizers: class names it is stated for; empty for any.
         optimizers_why: why it says nothing about others.
         cautions: caveats that depend on the run.
+        numerator, denominator: for "ratio"; row by row.
+        null_numerator: the sum of the numerator that noise alone gives, an aggregating expression.
+        at_quantile: for "quantile" and "envelope".
+        margin: for "equivalent": an aggregating expression over the claim's rows, at least 0.
+        regressors: for "envelope": row by row, at least 0.
+        pairings: where it is judged; the metric's pairings unless given.
+        population: it is about F, not about each f(·, z_t): not applicable to in-sample pairs (pairing "next").
+        biases: what is known to shift the estimate.
 
     Raises:
-        UsageError: without exactly one bound, or with an ``over`` that is none of the three.
+        UsageError: without exactly one bound, with an unknown ``over``, or without what that rule needs.
     """
 
     at_most: float | None = None
@@ -68,12 +126,25 @@ class Claim:
     optimizers: tuple[str, ...] = ()
     optimizers_why: str = ""
     cautions: tuple[Caution, ...] = ()
+    numerator: pl.Expr | None = None
+    denominator: pl.Expr | None = None
+    null_numerator: pl.Expr | None = None
+    at_quantile: float | None = None
+    margin: pl.Expr | None = None
+    regressors: tuple[pl.Expr, ...] = ()
+    pairings: tuple[str, ...] = ()
+    population: bool = False
+    biases: tuple[Bias, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.at_most is None) == (self.at_least is None):
             raise UsageError(f"Claim {self.name!r}: give exactly one of at_most and at_least.")
-        if self.over not in ("every step", "on average", "trend"):
-            raise UsageError(f"Claim {self.name!r}: over={self.over!r} is not 'every step', 'on average' or 'trend'.")
+        if self.over not in get_args(Over):
+            expected = ", ".join(map(repr, get_args(Over)))
+            raise UsageError(f"Claim {self.name!r}: over={self.over!r} is not known; expected one of {expected}.")
+        for needed in _NEEDED.get(self.over, ()):
+            if getattr(self, needed) in (None, ()):
+                raise UsageError(f"Claim {self.name!r}: over={self.over!r} needs {needed}=.")
         if not self.name:
             object.__setattr__(self, "name", f"{self.bound_text}, {self.over}")
         if not self.says:
@@ -95,10 +166,21 @@ class Claim:
         return f"at {'most' if self.sign > 0 else 'least'} {self.bound:g}"
 
 
+_NEEDED: dict[str, tuple[str, ...]] = {
+    "ratio": ("numerator", "denominator"),
+    "quantile": ("at_quantile",),
+    "equivalent": ("margin",),
+    "envelope": ("at_quantile", "regressors"),
+}
 _QUANTIFIER = {
     "every step": "whole model, each pair by itself, every recorded step, Euclidean norm",
     "on average": "whole model, mean over all recorded steps, Euclidean norm",
     "trend": "whole model, mean of the second half of the run minus mean of the first half, Euclidean norm",
+    "ratio": "whole model, sum over sum over all recorded steps, Euclidean norm",
+    "quantile": "whole model, a quantile over all recorded steps, Euclidean norm",
+    "equivalent": "whole model, mean over all recorded steps, within a margin, Euclidean norm",
+    "share": "whole model, share of the recorded steps beyond rounding, Euclidean norm",
+    "envelope": "whole model, fitted on the first half of the steps, tested on the second, Euclidean norm",
 }
 
 
@@ -111,7 +193,13 @@ class Metric:
         units: unit of the value.
         value: the formula, computed row by row. Rows where it is NaN or infinite are undefined, null rows missing.
         title, paper, formula: what people read; the formula is printed from ``value`` unless given.
-        pairings: which pairs it is meant for. Unpaired rows are measured beside them and never judged.
+        family: letter of :data:`FAMILIES`; catalogue: ids in the catalogue of docs/metrics.md, ("A1", "A2").
+        pairings: which pairs it is meant for: "previous", "next" (in-sample), "reference" (every reference point).
+            Unpaired rows are measured beside "previous" and never judged.
+        blocks: what a parameter tensor's own value means: an exact additive "share" of the model's, a value along the
+            whole "trajectory" (the other tensors move too), or "no" meaning.
+        ratio: numerator and denominator where windows are summarised by sum over sum, never by a mean of ratios.
+        variants: other definitions in circulation.
         series: columns beside the value, see :mod:`analysis.series`.
         tolerance: rounding of the value; by default derived from what the formula reads.
         claims, claim: what theory says; ``claim=`` is for a metric with a single one.
@@ -138,6 +226,11 @@ class Metric:
     claims: tuple[Claim, ...] = ()
     claim: InitVar[Claim | None] = None
     caveats: tuple[str, ...] = ()
+    family: str = ""
+    catalogue: tuple[str, ...] = ()
+    blocks: Blocks = "trajectory"
+    ratio: tuple[pl.Expr, pl.Expr] | None = None
+    variants: tuple[Variant, ...] = ()
 
     def __post_init__(self, claim: Claim | None) -> None:
         def put(field: str, content: object) -> None:

@@ -14,6 +14,17 @@ from tracer.store.manifest import Manifest
 
 MODEL = "model"  # the block that stands for all parameters together
 PAIRINGS = ("previous", "next", "reference", "unpaired")
+REFERENCE = "reference:"  # "reference:last" is a pairing of the kind "reference"
+
+
+def pairing_kind(pairing: str) -> str:
+    """One of :data:`PAIRINGS`: ``"reference:last"`` is of the kind ``"reference"``."""
+    return pairing.partition(":")[0]
+
+
+def pairing_type(references: tuple[str, ...]) -> pl.Enum:
+    """Type of the column ``pairing``: the kinds that are one pairing, then ``reference:NAME`` for each reference."""
+    return pl.Enum([*(p for p in PAIRINGS if p != "reference"), *(REFERENCE + name for name in references)])
 
 
 def block_names(manifest: Manifest) -> tuple[str, ...]:
@@ -26,7 +37,8 @@ class Facts:
     """What analysis must know of a run besides its numbers.
 
     ``digest`` identifies the trace's content, ``dtype`` is that of the recorded vectors, ``loss_dtype`` that of the
-    loss as training computed it, ``blocks`` the names of the parameter tensors.
+    loss as training computed it, ``blocks`` the names of the parameter tensors, ``references`` those of the reference
+    points the geometry has pairs with.
     """
 
     run_id: str
@@ -37,6 +49,7 @@ class Facts:
     optimizer_class: str
     has_look_back: bool
     blocks: tuple[str, ...]
+    references: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, manifest: Manifest, digest: str) -> Self:
@@ -124,7 +137,8 @@ class TableStore:
         path = self.directory / "facts.json"
         try:
             body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return Facts(**{**body, "blocks": tuple(body["blocks"])})
+            names = {key: tuple(body.get(key, ())) for key in ("blocks", "references")}
+            return Facts(**{**body, **names})
         except FileNotFoundError:
             raise FormatError(
                 f"{path}: this run has no geometry yet. Run `lemmata materialize {self.run_id}` first."
