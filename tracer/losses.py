@@ -37,7 +37,8 @@ class Losses:
         self._dtype = subject.dtype
         device = subject.parameters[0].device
         size = sum(block.size for block in subject.blocks)
-        self.vectors = {s: subject.views(torch.zeros(size, dtype=subject.dtype, device=device)) for s in streams}
+        self._flat = {s: torch.zeros(size, dtype=subject.dtype, device=device) for s in streams}
+        self.vectors = {s: subject.views(flat) for s, flat in self._flat.items()}
         self.forget()
 
     def forget(self) -> None:
@@ -81,6 +82,10 @@ class Losses:
         fill(self.vectors[stream], gradient, weight.to(self._dtype), add=stream in self.filled)
         self.filled.add(stream)
         self._total(stream, value, weight)
+
+    def everything(self) -> list[torch.Tensor]:
+        """The sums so far: each loss, a scalar, and each probe's gradient, shape ``(d,)``."""
+        return [*self.totals.values(), *(self._flat[s] for s in sorted(self.filled))]
 
     def check(self, step: int, needed: bool) -> None:
         """Raise :class:`UsageError` unless backward() has seen every loss given out (and there is one if needed)."""

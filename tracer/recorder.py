@@ -19,12 +19,13 @@ from tracer.losses import Later, Losses, differentiable
 from tracer.opening import PROBES, known, manifest_of
 from tracer.plan import Every, Plan, count
 from tracer.probe import Answer, Closure, ask, fill, frozen
+from tracer.ranks import Elsewhere, Ranks
 from tracer.ring import Ring
 from tracer.scaling import Scaling
 from tracer.schedule import Budget, Schedule
 from tracer.store.home import resolve_run
 from tracer.store.run_writer import CHUNK_BYTES, CHUNK_SECONDS, RunWriter
-from tracer.subject import Subject
+from tracer.subject import Subject, inside
 from tracer.surroundings import Generator, Surroundings
 
 RING_BYTES = 1 << 30  # the ring has four slots unless that is more than this; then fewer, but two
@@ -64,6 +65,9 @@ class Tracer:
         check_space: False if you will make room in time.
         resume_at: go on with a run that exists, from this step on, in a further attempt.
         branch_of: ``(run id, step)`` of the run whose checkpoint this one starts from; kept in the manifest.
+
+    Processes that train together under ``DistributedDataParallel`` each make a tracer of the wrapped model; the first one
+    writes the run, whose losses and probes are those of the minibatch they share.
 
     What is left out by ``drop``, ``budget`` or a failure is a gap in the steps, and is counted in the manifest.
 
@@ -120,19 +124,29 @@ class Tracer:
         known("on_failure", (on_failure,), ("stop", "continue"))
         self._drops, self._goes_on = when_full == "drop", on_failure == "continue"
         plan = plan or Every()
+        self._ranks = Ranks(model, model.parameters() if isinstance(model, torch.nn.Module) else ())
+        self._ranks.refuse(
+            self.probes,
+            budget=budget is not None,
+            **{"when_full='drop'": self._drops, "on_failure='continue'": self._goes_on},
+        )
         self._subject = Subject.of(model, optimizer, blocks, frozen == "record", store)
         self._scaling = Scaling(grad_scaler, optimizer)
         buffers = tuple(optimizer_buffers)
         manifest = manifest_of(self.path.name, self._subject, plan, self.probes, buffers, config, branch_of)
         layout = manifest.layout
-        if steps is not None and check_space:
+        if steps is not None and check_space and self._ranks.first:
             forecast(layout, count(plan, steps), self.path).check(self.path)
         self._schedule = Schedule(plan, resume_at or 0, None if budget is None else Budget(budget))
-        self._writer = RunWriter(self.path, manifest, chunk_bytes, resume_at, chunk_seconds)
+        self._writer: RunWriter | Elsewhere = (
+            RunWriter(self.path, manifest, chunk_bytes, resume_at, chunk_seconds)
+            if self._ranks.first
+            else Elsewhere(manifest)
+        )
         device = self._subject.parameters[0].device
         slots = max(2, min(4, RING_BYTES // layout.step_bytes))
         self._ring = Ring(self._writer, layout, slots, device, SCALARS)
-        self._surroundings = Surroundings(model, self._subject.trained, generators)
+        self._surroundings = Surroundings(inside(model), self._subject.trained, generators)
         self._gradients = Gradients(self._subject, missing_gradient == "zero", changed_gradients == "record")
         self._capture = Capture(self._ring, self._subject, self._gradients, buffers, manifest.hyperparameters)
         self._losses = Losses(self._subject, tuple(s for s in layout.streams if s in ("h", "a", "ga", "gb")))
@@ -262,14 +276,18 @@ class Tracer:
 
     def _ask_before(self, closure: Closure, halves: tuple[Closure, Closure] | None) -> dict[str, Answer]:
         """What the probes find before the training's own forward pass, by stream."""
-        subject, around, scale = self._subject, self._surroundings, self._scaling.scale
         answers = {}
         if self._previous_step is not None and self._previous_step == self.step - 1:
-            at = (subject.trained, self._previous)
-            answers["h"] = ask(frozen(closure), subject.parameters, around, at=at, scale=scale)
+            at = (self._subject.trained, self._previous)
+            answers["h"] = self._ask(closure, at=at)
         for stream, half in zip(("ga", "gb"), halves or (), strict=False):
-            answers[stream] = ask(frozen(half), subject.parameters, around, scale=scale)
+            answers[stream] = self._ask(half)
         return answers
+
+    def _ask(self, closure: Closure, at: tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]] | None = None) -> Answer:
+        with self._ranks.apart():
+            scale = self._scaling.scale
+            return ask(frozen(closure), self._subject.parameters, self._surroundings, at=at, scale=scale)
 
     def _note_loss_dtype(self, loss: torch.Tensor) -> None:
         if not self._loss_dtype_known:
@@ -318,6 +336,7 @@ class Tracer:
                 return  # the update was refused before it began
             if self._capture.holds("g"):
                 self._ask_ahead()
+                self._ranks.average(self._losses.everything())
                 self._capture.probes(self._losses)
             self._capture.optimizer()
             self._capture.submit(self.step, self._losses)
@@ -327,15 +346,17 @@ class Tracer:
     def _ask_ahead(self) -> None:
         for later in self._losses.later:
             assert later.weight is not None  # backward() has seen it, or the step would have been refused
-            answer = ask(
-                later.closure, self._subject.parameters, self._surroundings, as_of=later.as_of, scale=later.scale
-            )
+            with self._ranks.apart():
+                answer = ask(
+                    later.closure, self._subject.parameters, self._surroundings, as_of=later.as_of, scale=later.scale
+                )
             self._losses.put("a", answer, later.weight)
 
     def _record_skipped_step(self) -> None:
         """The scaler found an infinite gradient and left out the update: keep point and loss, and no gradient."""
         if self._schedule.recorded:
             self._capture.skipped()
+            self._ranks.average(self._losses.everything())
             self._capture.submit(self.step, self._losses)
         self._next_step()
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from tracer.errors import RecordingError
+from tracer.ranks import Elsewhere
 from tracer.staging import Staging
 from tracer.store.layout import Layout
 from tracer.store.run_writer import RunWriter
@@ -52,7 +53,7 @@ class Ring:
 
     def __init__(
         self,
-        writer: RunWriter,
+        writer: RunWriter | Elsewhere,
         layout: Layout,
         slots: int,
         device: torch.device,

@@ -7,6 +7,7 @@ from numbers import Real
 from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from tracer.errors import UsageError
 from tracer.store.manifest import Block
@@ -17,6 +18,13 @@ _STORED = {
     torch.float32: torch.float32,
     torch.float64: torch.float64,
 }
+
+
+def inside(model: torch.nn.Module) -> torch.nn.Module:
+    """The user's own module, without what torch.compile and DistributedDataParallel wrap around it."""
+    while isinstance(model, DistributedDataParallel) or hasattr(model, "_orig_mod"):
+        model = model.module if isinstance(model, DistributedDataParallel) else model._orig_mod  # type: ignore[assignment]
+    return model
 
 
 STORES = ("as trained", "float32", "float64")
@@ -67,7 +75,7 @@ class Subject:
                 f"{type(optimizer).__name__}. Call Tracer(run, model, optimizer)."
             )
         wanted = {id(p) for p in _parameters(optimizer) if with_frozen or p.requires_grad}
-        named = [(n.removeprefix("_orig_mod."), p) for n, p in model.named_parameters()]  # torch.compile's prefix
+        named = list(inside(model).named_parameters())
         foreign = len(wanted - {id(p) for _, p in named})
         if foreign:
             raise UsageError(
