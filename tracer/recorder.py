@@ -66,8 +66,8 @@ class Tracer:
         resume_at: go on with a run that exists, from this step on, in a further attempt.
         branch_of: ``(run id, step)`` of the run whose checkpoint this one starts from; kept in the manifest.
 
-    Processes that train together under ``DistributedDataParallel`` each make a tracer of the wrapped model; the first one
-    writes the run, whose losses and probes are those of the minibatch they share.
+    Processes that train together under ``DistributedDataParallel`` each make a tracer of the wrapped model; the first
+    one writes the run, whose losses and probes are those of the minibatch they share.
 
     What is left out by ``drop``, ``budget`` or a failure is a gap in the steps, and is counted in the manifest.
 
