@@ -110,7 +110,7 @@ def archive(run: str | os.PathLike[str], target: Place | None = None, progress: 
         trace = Trace(directory)
         place = _place(target, directory)
         records = trace.records()
-        numbers = replay_numbers(trace.manifest, records) if is_exact() else None
+        numbers = _for_every_row(trace, replay_numbers(trace.manifest, records)) if is_exact() else None
         guess, h_from_g = _measure(trace, numbers)
         head = _head(trace, guess, h_from_g)
         with open_new(place) as file:
@@ -123,7 +123,7 @@ def _write(file: BinaryIO, trace: Trace, head: Head, numbers: Array | None, prog
     writer.write(frames.MANIFEST, pack((trace.path / MANIFEST).read_bytes()))
     coder = TileCoder(trace.manifest.layout, head.guess, head.h_from_g)
     index, done = [], 0
-    for chunk in trace.chunks():
+    for chunk in trace.chunks(superseded=True):
         index.append({"at": writer.bytes, "steps": chunk.steps[[0, -1]].tolist() if len(chunk.steps) else []})
         own = numbers[done : done + len(chunk.steps)] if numbers is not None and needs_numbers(head.guess) else None
         for rows in _write_chunk(writer, trace, chunk, coder, own):
@@ -187,13 +187,13 @@ def _write_batches(writer: FrameWriter, chunk: Chunk) -> None:
 
 def _head(trace: Trace, guess: str, h_from_g: bool) -> Head:
     layout = trace.manifest.layout
-    chunks = list(trace.chunks(verify=False))
+    chunks = list(trace.chunks(verify=False, superseded=True))
     present = sum(int(has.sum()) for chunk in chunks for has in chunk.has.values())
     return Head(
         run_id=trace.run_id,
         digest=trace.digest,
         status=trace.status,
-        steps=trace.step_count,
+        steps=sum(len(chunk.steps) for chunk in chunks),
         chunks=len(chunks),
         parameters=trace.parameters,
         dtype=layout.dtype,
@@ -203,6 +203,16 @@ def _head(trace: Trace, guess: str, h_from_g: bool) -> Head:
         h_from_g=h_from_g,
         batches=layout.batches,
     )
+
+
+def _for_every_row(trace: Trace, numbers: Array | None) -> Array | None:
+    """``numbers``, one row per step, with zeros for the rows that gave way to a later one of the same step."""
+    rows = np.concatenate([np.empty(0, np.int64), *(c.steps for c in trace.chunks(verify=False, superseded=True))])
+    if numbers is None or len(rows) == len(numbers):
+        return numbers
+    found = np.zeros((len(rows), numbers.shape[1]), numbers.dtype)
+    found[np.append(np.diff(rows) != 0, True)] = numbers
+    return found
 
 
 def _measure(trace: Trace, numbers: Array | None) -> tuple[str, bool]:
@@ -237,7 +247,7 @@ def _sample(trace: Trace) -> tuple[dict[str, Array], dict[str, Array]]:
     parts: dict[str, list[Array]] = {s: [np.empty((0, width), layout.dtype)] for s in layout.streams}
     has: dict[str, list[Array]] = {s: [np.empty(0, bool)] for s in layout.streams}
     steps = 0
-    for chunk in trace.chunks(verify=False):
+    for chunk in trace.chunks(verify=False, superseded=True):
         take = min(SAMPLE_STEPS - steps, len(chunk.steps))
         for s in layout.streams:
             parts[s].append(np.array(chunk.streams[s][:take, left : left + width]))

@@ -100,7 +100,7 @@ _ARCHIVE = {
     "run_id": "name of the run, and of the directory that `restore` makes",
     "digest": "hash of the run's content, which the restored run must have",
     "status": "`closed` or `interrupted`",
-    "steps": "acknowledged steps",
+    "steps": "acknowledged rows, closing rows that gave way to a later attempt's first step among them",
     "chunks": "chunks of the run",
     "parameters": "numbers per vector, *d*",
     "dtype": "of the vectors",

@@ -30,10 +30,10 @@ from tracer.store.layout import (
     MAX_ROWS,
     OPEN,
     SEAL,
-    STREAMS,
     VERSION,
     Layout,
     chunk_name,
+    streams_in_order,
 )
 from tracer.store.manifest import MAX_BYTES
 from tracer.store.places import Place, open_old
@@ -267,10 +267,9 @@ def _head(reader: FrameReader) -> Head:
     try:
         check_run_id(head.run_id)
         item = np.dtype(head.dtype).itemsize if head.dtype in DTYPES else 0
-        streams = tuple(s for s in STREAMS if s in head.streams)
-        sound = item and head.streams == streams and streams and head.guess in KINDS
+        sound = item and streams_in_order(head.streams) and head.guess in KINDS
         sound = sound and 0 < head.parameters <= MAX_PARAMETERS and head.parameters * item <= MAX_ROW_BYTES
-        rows = head.steps * len(streams) * head.parameters * item
+        rows = head.steps * len(head.streams) * head.parameters * item
         if not (sound and 0 <= head.vector_bytes <= rows and head.chunks >= 0):
             raise ValueError("an impossible shape")
     except (UsageError, ValueError) as error:

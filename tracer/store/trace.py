@@ -141,18 +141,26 @@ class Trace:
             state.update(pc.fill_null(column, pa.scalar(0).cast(column.type)).to_numpy().tobytes())
         return state.hexdigest()
 
-    def chunks(self, verify: bool = True, progress: Progress | None = None) -> Iterator[Chunk]:
+    def chunks(
+        self, verify: bool = True, progress: Progress | None = None, superseded: bool = False
+    ) -> Iterator[Chunk]:
         """The chunks in order of their steps, mapped one at a time: memory does not grow with the run.
+
+        Args:
+            verify: compare every row with its hash.
+            progress: called with chunks done and chunks in all.
+            superseded: with the closing rows, too, that gave way to the step with which a later attempt went on.
 
         Raises:
             FormatError: a row's hash does not match; the message names file, step and stream.
         """
-        for done, chunk in enumerate(self._chunks):
+        chunks = [whole for whole, _ in self._opened] if superseded else self._chunks
+        for done, chunk in enumerate(chunks):
             if progress:
-                progress(done, len(self._chunks))
+                progress(done, len(chunks))
             yield self._mapped(chunk, verify)
         if progress:
-            progress(len(self._chunks), len(self._chunks))
+            progress(len(chunks), len(chunks))
 
     def records(self) -> pa.Table:
         """One row per acknowledged step.
