@@ -187,10 +187,10 @@ def _nothing(trained: list[tuple[str, torch.nn.Parameter]], patterns: Sequence[s
 def _dtype(store: str, found: list[torch.dtype]) -> torch.dtype:
     if store in ("float16", "bfloat16") or isinstance(store, Mapping):
         raise UsageError(
-            f"store={store!r}: vectors are not stored that short, nor each in a dtype of its own. Of points, the squared "
-            "distance of neighbours would come out wrong by a factor of up to 670; of gradients, the convexity gap by "
-            f"up to 3 times itself. Choose one of {', '.join(map(repr, STORES))}; to save space, record fewer steps or "
-            "blocks (plan=, blocks=), or archive the run."
+            f"store={store!r}: vectors are not stored that short, nor each in a dtype of its own. Of points, the "
+            "squared distance of neighbours would come out wrong by a factor of up to 670; of gradients, the convexity "
+            f"gap by up to 3 times itself. Choose one of {', '.join(map(repr, STORES))}; to save space, "
+            "record fewer steps or blocks (plan=, blocks=), or archive the run."
         )
     if store not in STORES:
         raise UsageError(f"store={store!r} is not known; expected one of {', '.join(map(repr, STORES))}.")
