@@ -173,7 +173,7 @@ def mutate(body, chance):
             if chance.random() < 0.15:
                 del place[key]
             else:
-                place[key] = chance.choice(STRANGE)
+                place[key] = copy.deepcopy(chance.choice(STRANGE))  # the second change may go into it
             break
     return body
 
