@@ -21,6 +21,10 @@ def register(app: typer.Typer, console: Console) -> None:
         ] = None,
         every: Annotated[int, typer.Option(help="Record every n-th step with its neighbour.", min=1)] = 1,
         dtype: Annotated[str, typer.Option(help="Of the stored vectors: float32 or float64.")] = "float32",
+        batch_bytes: Annotated[
+            float,
+            typer.Option(help="Bytes of one step's minibatch, if it is recorded; else left out.", min=0),
+        ] = 0,
         where: Annotated[
             Path | None, typer.Option(help="Directory that will hold the run.", show_default="the runs of this home")
         ] = None,
@@ -37,13 +41,15 @@ def register(app: typer.Typer, console: Console) -> None:
         streams = ("x", "g", *(s for name in known("--probe", probe or [], PROBES) for s in PROBES[name]))
         place = (where or home.runs_root()).absolute()
         chosen = EveryNth(every) if every > 1 else Every()
-        found = forecast(Layout(streams, int(parameters), dtype), count(chosen, steps), place, measure=True)
+        layout = Layout(streams, int(parameters), dtype)
+        found = forecast(layout, count(chosen, steps), place, measure=True, batch_bytes=int(batch_bytes))
         if as_json:
             numbers = {"total_bytes": found.total_bytes, "seconds": found.seconds, "fits": found.fits}
             print(json.dumps({**vars(found), **numbers}, indent=1))
         else:
+            batch = ", and its minibatch" if batch_bytes else "; minibatches, if recorded, come on top (--batch-bytes)"
             table = Table(show_header=False, box=None, pad_edge=False)
-            table.add_row("a step", f"{size(found.step_bytes)} in {len(streams)} streams: {', '.join(streams)}")
+            table.add_row("a step", f"{size(found.step_bytes)} in {len(streams)} streams: {', '.join(streams)}{batch}")
             table.add_row("recorded steps", f"{found.steps:,} of {steps:,}")
             table.add_row("in all", size(found.total_bytes))
             table.add_row("this disk", f"{size(found.free_bytes)} free, {size(found.bytes_per_second or 0)} per second")

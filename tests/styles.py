@@ -407,6 +407,38 @@ def recurrent_net_with_a_carried_state(tracer_for):
 
 
 @style
+def minibatches_kept_while_their_buffer_is_used_again(tracer_for):
+    model = nn.Sequential(nn.Linear(64, 16), nn.BatchNorm1d(16), nn.Dropout(0.4), nn.Linear(16, 10))
+    optimizer = sgd(model)
+    buffer = torch.empty(8, 64)
+    with tracer_for(model, optimizer, record_batches=True) as tracer:
+        for inputs, labels in batches():
+            buffer.copy_(inputs)
+            optimizer.zero_grad()
+            given = {"inputs": buffer, "labels": labels}
+            tracer.loss(lambda: cross_entropy(model(buffer), labels), tensors=given).backward()  # noqa: B023
+            optimizer.step()
+    return model, optimizer
+
+
+@style
+def minibatches_kept_under_accumulation_with_a_gradient_scaler(tracer_for):
+    model = noisy_net()
+    optimizer = sgd(model)
+    scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+    with tracer_for(model, optimizer, record_batches=True, grad_scaler=scaler) as tracer:
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            for inputs, labels in batches(3, image=True):
+                given = {"inputs": inputs, "labels": labels}
+                loss = tracer.loss(lambda: cross_entropy(model(inputs), labels), tensors=given)  # noqa: B023
+                scaler.scale(loss / 3).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    return model, optimizer
+
+
+@style
 def own_random_generators(tracer_for):
     model = plain_net()
     mine = torch.Generator().manual_seed(5)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from pipeline.archive_commands import register
-from tests.by_hand import flip, flip_in, vectors, write_run
+from tests.by_hand import flip, flip_in, manifest, vectors, write_run
 from tests.training import train
 from tracer.errors import FormatError, UsageError
 from tracer.store import Trace, frames, runs, trace, verify
@@ -29,6 +29,7 @@ from tracer.store.codec import Planes, Words, pack, unpack
 from tracer.store.frames import PREFIX, FrameWriter
 from tracer.store.predict import REPLAY
 from tracer.store.restore import check_archive, read_head, restore
+from tracer.store.run_writer import RunWriter
 
 IN_PLACE = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -71,7 +72,7 @@ def there_and_back(run, tmp_path):
     chunk_rows=st.integers(1, 13),
     size=st.integers(1, 40),
     dtype=st.sampled_from(["float32", "float64"]),
-    streams=st.sampled_from([("x",), ("g",), ("g", "h"), ("x", "g"), ("x", "g", "h"), ("x", "h")]),
+    streams=st.sampled_from([("x",), ("g",), ("g", "h"), ("x", "g"), ("x", "g", "h"), ("x", "h"), ("x", "buffer:m")]),
     seed=st.integers(0, 1 << 30),
     missing=st.sets(st.integers(0, 11)),
     optimizer=st.sampled_from(["", "torch.optim.sgd.SGD"]),
@@ -155,6 +156,20 @@ def test_an_interrupted_run_comes_back_with_every_acknowledged_step_and_stays_in
     assert Trace(path).status == "interrupted"
     assert Trace(path).last_step >= int(rest[-1] if rest else last)
     assert any(name.endswith(".h5.tmp") for name in os.listdir(path))
+
+
+@pytest.mark.parametrize("optimizer", ["", "torch.optim.sgd.SGD"])
+def test_a_run_that_went_on_from_its_final_point_comes_back_with_both_rows(tmp_path, optimizer):
+    rows = vectors(9, 7)
+    about = manifest(optimizer={"class": optimizer})
+    for first, last in ((0, 4), (4, 8)):
+        writer = RunWriter(tmp_path / "run", about, resume_at=first or None)
+        for t in range(first, last):
+            writer.append(t, {"time_ns": t, "finite": True, "hyper:group0.lr": 0.1}, {s: v[t] for s, v in rows.items()})
+        writer.append(last, {"time_ns": last, "finite": True}, {"x": rows["x"][last]})
+        writer.close("finished")
+    assert Trace(tmp_path / "run").step_count == 9
+    same_files(tmp_path / "run", there_and_back(tmp_path / "run", tmp_path))
 
 
 def test_a_run_that_is_being_recorded_is_refused(tmp_path):

@@ -20,8 +20,8 @@ except ModuleNotFoundError:  # run as a script
     pass
 
 
-def train(path=None, probes=(), steps=20, quiet_from=None):
-    """Weights after training, and x_t and g_t as the loop saw them; with ``quiet_from`` any wait is an error."""
+def train(path=None, probes=(), steps=20, quiet_from=None, batches=False):
+    """Weights after training, and x_t, g_t and z_t as the loop saw them; with ``quiet_from`` any wait is an error."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(
         torch.nn.Linear(64, 256),
@@ -31,7 +31,7 @@ def train(path=None, probes=(), steps=20, quiet_from=None):
         torch.nn.Linear(256, 8),
     ).cuda()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    tracer = None if path is None else Tracer(path, model, optimizer, probes=probes)
+    tracer = None if path is None else Tracer(path, model, optimizer, probes=probes, record_batches=batches)
     seen = []
     for step in range(steps):
         inputs = torch.randn(32, 64, device="cuda")
@@ -42,10 +42,12 @@ def train(path=None, probes=(), steps=20, quiet_from=None):
         def loss_of(inputs=inputs):
             return model(inputs).square().mean()
 
-        loss = loss_of() if tracer is None else tracer.loss(loss_of)
+        given = {"tensors": {"inputs": inputs}} if batches else {}
+        loss = loss_of() if tracer is None else tracer.loss(loss_of, **given)
         loss.backward()
         if quiet_from is None:
-            seen.append([torch.cat([t.flatten() for t in ts]).cpu().numpy() for ts in _now(model)])
+            seen.append([torch.cat([t.flatten() for t in ts]).cpu().numpy() for ts in (*_now(model), [inputs])])
+        inputs.fill_(-1)  # the loop may use its buffer again
         optimizer.step()
     torch.cuda.set_sync_debug_mode("default")
     if tracer is not None:
@@ -69,6 +71,23 @@ def test_weights_are_the_same_and_rows_are_what_the_loop_saw(tmp_path):
     assert verify(tmp_path / "run") == []
 
 
+def test_minibatches_are_what_the_loop_saw_with_the_random_state_of_dropout(tmp_path):
+    alone, _ = train()
+    watched, seen = train(tmp_path / "run", ["look_back"], batches=True)
+    assert torch.equal(alone, watched)
+    for step, each in Trace(tmp_path / "run").batches_by_step(last=len(seen) - 1):
+        [batch] = each
+        assert np.array_equal(batch.tensors["inputs"].ravel(), seen[step][2])
+        assert batch.weight == 1.0
+        assert "torch:cuda:0" in batch.random
+    assert verify(tmp_path / "run") == []
+
+
+def test_a_traced_step_with_its_minibatch_does_not_wait_for_the_device(tmp_path):
+    train(tmp_path / "run", steps=12, quiet_from=2, batches=True)
+    assert len(list(Trace(tmp_path / "run").batches_by_step())) == 13
+
+
 def test_a_traced_step_does_not_wait_for_the_device(tmp_path):
     train(tmp_path / "run", steps=12, quiet_from=2)
     assert Trace(tmp_path / "run").step_count == 13
@@ -77,6 +96,8 @@ def test_a_traced_step_does_not_wait_for_the_device(tmp_path):
 if __name__ == "__main__":
     for test in (
         test_weights_are_the_same_and_rows_are_what_the_loop_saw,
+        test_minibatches_are_what_the_loop_saw_with_the_random_state_of_dropout,
+        test_a_traced_step_with_its_minibatch_does_not_wait_for_the_device,
         test_a_traced_step_does_not_wait_for_the_device,
     ):
         with tempfile.TemporaryDirectory() as folder:

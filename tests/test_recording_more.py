@@ -291,8 +291,9 @@ def test_vectors_are_stored_in_the_dtype_that_was_asked_for(tmp_path):
     trace = Trace(tmp_path / "run")
     assert (trace.manifest.dtype, trace.blocks[0].dtype) == ("float64", "float32")
     assert np.array_equal(rows(tmp_path / "run")[0]["x"][-1], flat(model.parameters()))
-    with pytest.raises(UsageError, match="factor of up to 670"):
-        Tracer(tmp_path / "b", model, sgd(model), store="bfloat16")
+    for short in ("bfloat16", "float16", {"g": "bfloat16", "h": "bfloat16"}):
+        with pytest.raises(UsageError, match=r"factor of up to 670; of gradients, .*plan=, blocks="):
+            Tracer(tmp_path / "b", model, sgd(model), store=short)
     with pytest.raises(UsageError, match="'int8' is not known"):
         Tracer(tmp_path / "b", model, sgd(model), store="int8")
 

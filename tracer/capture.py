@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from tracer.batches import Batches
 from tracer.gradients import Gradients
 from tracer.losses import Losses
 from tracer.probe import fill
@@ -21,13 +22,21 @@ class Capture:
     Args:
         buffers: what to record of the optimizer's state.
         numbers: names of the optimizer's hyperparameters in the step record.
+        batches: the minibatches that losses were asked for.
     """
 
     def __init__(
-        self, ring: Ring, subject: Subject, gradients: Gradients, buffers: tuple[str, ...], numbers: tuple[str, ...]
+        self,
+        ring: Ring,
+        subject: Subject,
+        gradients: Gradients,
+        buffers: tuple[str, ...],
+        numbers: tuple[str, ...],
+        batches: Batches,
     ) -> None:
         self._ring, self._subject, self._gradients = ring, subject, gradients
         self._buffers, self._numbers = buffers, numbers
+        self._batches = batches
         self._slot: Slot | None = None
         self._known_views: dict[int, list[torch.Tensor]] = {}
         self.forget()
@@ -36,6 +45,7 @@ class Capture:
         """Begin a step; a slot that was not handed over is used again."""
         if self._slot is not None:
             self._slot.filled.clear()
+        self._batches.forget()
         self.record: dict[str, Any] = {}  # columns of the step record known so far
         self.scalars: dict[str, torch.Tensor] = {}  # those of SCALARS
 
@@ -89,6 +99,7 @@ class Capture:
             slot.record[name] = None  # its value is in slot.scalars
         slot.record.update(self.record, time_ns=time.time_ns())
         slot.step = step
+        slot.batches = self._batches.hand_over()
         self._ring.submit(slot)
 
     def _free(self) -> Slot:

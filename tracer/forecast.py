@@ -21,8 +21,9 @@ ROOM = 1.02  # what the files need beyond their vectors and records
 class Forecast:
     """Size and cost of a recording.
 
-    ``step_bytes`` are the bytes of one recorded step, ``steps`` the recorded steps, ``free_bytes`` what the disk has
-    left, ``bytes_per_second`` what it was measured to write and sync (None if it was not measured).
+    ``step_bytes`` are the bytes of one recorded step, with its minibatch only if the size of that was given; ``steps``
+    the recorded steps, ``free_bytes`` what the disk has left, ``bytes_per_second`` what it was measured to write and
+    sync (None if it was not measured).
     """
 
     step_bytes: int
@@ -51,19 +52,21 @@ class Forecast:
             raise UsageError(
                 f"{directory}: the run needs {size(self.total_bytes)} ({self.steps:,} steps of "
                 f"{size(self.step_bytes)}) and this disk has {size(self.free_bytes)} left. Record fewer steps or "
-                "blocks (plan=, blocks=), choose another disk, or pass check_space=False if you will make room in time."
+                "blocks (plan=, blocks=), or indices where whole minibatches are recorded (tensors=); choose another "
+                "disk, or pass check_space=False if you will make room in time."
             )
 
 
-def forecast(layout: Layout, steps: int, directory: Path, measure: bool = False) -> Forecast:
+def forecast(layout: Layout, steps: int, directory: Path, measure: bool = False, batch_bytes: int = 0) -> Forecast:
     """Forecast for ``steps`` recorded steps of ``layout`` under ``directory``, which need not exist yet.
 
     Args:
         measure: write and sync 64 MiB there to measure the disk; takes a moment.
+        batch_bytes: of one step's minibatch, where minibatches are recorded; nobody but training knows.
     """
     place = existing(directory)
     speed = disk_speed(place) if measure else None
-    return Forecast(layout.step_bytes + RECORD_BYTES, steps, shutil.disk_usage(place).free, speed)
+    return Forecast(layout.step_bytes + batch_bytes + RECORD_BYTES, steps, shutil.disk_usage(place).free, speed)
 
 
 def disk_speed(directory: Path, size: int = PROBE_BYTES) -> float:

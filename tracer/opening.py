@@ -32,6 +32,7 @@ def manifest_of(
     buffers: tuple[str, ...],
     config: Mapping[str, Any] | None,
     branch_of: tuple[str, int] | None,
+    batches: bool,
 ) -> Manifest:
     """The manifest of a run that has not begun."""
     asked = {stream for probe in probes for stream in PROBES[probe]}
@@ -50,4 +51,5 @@ def manifest_of(
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
         frozen_parameters=subject.frozen,
         unrecorded_parameters=subject.unrecorded,
+        batches=batches,
     )

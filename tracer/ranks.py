@@ -53,7 +53,7 @@ class Ranks:
             if used:
                 raise UsageError(
                     f"Tracer: {argument} cannot be used while {self.count} processes train together: one process "
-                    "would leave out a step that the others take part in."
+                    "would decide or write what belongs to all of them."
                 )
         if probes and not self._wrapped:
             raise UsageError(
@@ -84,7 +84,7 @@ class Elsewhere:
         self.manifest = manifest
         self.last_step: int | None = None
 
-    def append(self, step: int, record: Any, rows: Any) -> None:
+    def append(self, step: int, record: Any, rows: Any, batches: Any = ()) -> None:
         """The first process writes this step."""
         self.last_step = step
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 import torch
 
+from tracer.batches import Batches, Tensors
 from tracer.capture import SCALARS, Capture
 from tracer.errors import RecordingError, UsageError
 from tracer.forecast import forecast
@@ -24,6 +25,7 @@ from tracer.ring import Ring
 from tracer.scaling import Scaling
 from tracer.schedule import Budget, Schedule
 from tracer.store.home import resolve_run
+from tracer.store.layout import Layout
 from tracer.store.run_writer import CHUNK_BYTES, CHUNK_SECONDS, RunWriter
 from tracer.subject import Subject, inside
 from tracer.surroundings import Generator, Surroundings
@@ -50,6 +52,8 @@ class Tracer:
             the whole model, so what needs both is not computed.
         store: dtype of the vectors: ``"as trained"``, ``"float32"`` or ``"float64"``.
         optimizer_buffers: what to record of the optimizer's state after each update, ``["exp_avg", "exp_avg_sq"]``.
+        record_batches: True keeps each step's minibatch z_t, for evaluating f(x, z_t) again later: give every
+            ``tracer.loss`` its ``tensors``. The state of random streams is kept where the loss draws from one.
         config: what you want to find again: plain JSON, kept in the manifest.
         grad_scaler: your ``torch.amp.GradScaler``, if you use one; losses and gradients are recorded unscaled.
         generators: random generators of your own that the loss draws from, so that a probe draws the same.
@@ -61,7 +65,8 @@ class Tracer:
         on_failure: when recording fails, ``"stop"`` raises in the training loop; ``"continue"`` warns, and trains on
             unrecorded. Either way what is acknowledged stays, and the manifest says what is missing and why.
         budget: share of training time that recording may take, say 0.03; the plan is thinned out to keep it.
-        steps: how many updates you plan; the run is refused here and now if the disk cannot hold it.
+        steps: how many updates you plan; the run is refused here and now if the disk cannot hold it (and again at the
+            first step, when the size of its minibatch is known).
         check_space: False if you will make room in time.
         resume_at: go on with a run that exists, from this step on, in a further attempt.
         branch_of: ``(run id, step)`` of the run whose checkpoint this one starts from; kept in the manifest.
@@ -99,6 +104,7 @@ class Tracer:
         blocks: Sequence[str] | None = None,
         store: str = "as trained",
         optimizer_buffers: Sequence[str] = (),
+        record_batches: bool = False,
         config: Mapping[str, Any] | None = None,
         grad_scaler: "torch.amp.GradScaler | None" = None,
         generators: Sequence[Generator] = (),
@@ -128,15 +134,19 @@ class Tracer:
         self._ranks.refuse(
             self.probes,
             budget=budget is not None,
+            record_batches=record_batches,
             **{"when_full='drop'": self._drops, "on_failure='continue'": self._goes_on},
         )
         self._subject = Subject.of(model, optimizer, blocks, frozen == "record", store)
         self._scaling = Scaling(grad_scaler, optimizer)
         buffers = tuple(optimizer_buffers)
-        manifest = manifest_of(self.path.name, self._subject, plan, self.probes, buffers, config, branch_of)
+        manifest = manifest_of(
+            self.path.name, self._subject, plan, self.probes, buffers, config, branch_of, record_batches
+        )
         layout = manifest.layout
-        if steps is not None and check_space and self._ranks.first:
-            forecast(layout, count(plan, steps), self.path).check(self.path)
+        forecasts = steps is not None and check_space and self._ranks.first
+        self._planned = count(plan, steps) if steps is not None and forecasts else None
+        self._check_space(layout)
         self._schedule = Schedule(plan, resume_at or 0, None if budget is None else Budget(budget))
         self._writer: RunWriter | Elsewhere = (
             RunWriter(self.path, manifest, chunk_bytes, resume_at, chunk_seconds)
@@ -148,7 +158,11 @@ class Tracer:
         self._ring = Ring(self._writer, layout, slots, device, SCALARS)
         self._surroundings = Surroundings(inside(model), self._subject.trained, generators)
         self._gradients = Gradients(self._subject, missing_gradient == "zero", changed_gradients == "record")
-        self._capture = Capture(self._ring, self._subject, self._gradients, buffers, manifest.hyperparameters)
+        self._batches = Batches(
+            record_batches, inside(model), self._surroundings.devices, self._surroundings.generators
+        )
+        numbers = manifest.hyperparameters
+        self._capture = Capture(self._ring, self._subject, self._gradients, buffers, numbers, self._batches)
         self._losses = Losses(self._subject, tuple(s for s in layout.streams if s in ("h", "a", "ga", "gb")))
         look_back = "look_back" in self.probes
         self._previous = [torch.zeros_like(p) for p in self._subject.trained] if look_back else []
@@ -170,6 +184,7 @@ class Tracer:
         batch: int | None = None,
         random_scale: float | None = None,
         halves: tuple[Closure, Closure] | None = None,
+        tensors: Tensors | None = None,
     ) -> torch.Tensor:
         """Evaluate the training loss on a minibatch and return it, ready for ``backward()``.
 
@@ -182,6 +197,9 @@ class Tracer:
             epoch, batch: yours, recorded with the step; ``batch`` identifies the minibatch.
             random_scale: s_t, if this step's update will be multiplied by a random number.
             halves: closures of the two halves of the minibatch, for the probe ``half_batches``.
+            tensors: name to tensor, what the closure computes the loss from besides the parameters, for
+                ``record_batches``: ``{"inputs": inputs, "targets": targets}``, or ``{"indices": chosen}`` where that
+                says it all. Copied now.
 
         Raises:
             UsageError: the closure does not return a scalar that can be differentiated.
@@ -196,6 +214,7 @@ class Tracer:
                 "tracer.loss: halves=(closure_a, closure_b) and probes=['half_batches'] go together; "
                 f"found halves={'None' if halves is None else '...'} and probes={list(self.probes)}."
             )
+        self._batches.check(tensors)
         if not self._schedule.recorded:
             self._losses.asked += 1
             return closure()
@@ -205,8 +224,10 @@ class Tracer:
         later = None
         if "look_ahead" in self.probes and self._schedule.next_recorded:
             later = Later(frozen(closure), self._surroundings.now(), self._scaling.scale)
+        self._batches.take(tensors)
         self._schedule.spend(time.perf_counter() - began)
         loss = differentiable(closure())
+        self._batches.evaluated(loss, self._scaling.scale)
         self._note_loss_dtype(loss)
         self._losses.add(loss, answers, later, self._scaling.scale, self._gradients.after_backward)
         return loss
@@ -289,6 +310,13 @@ class Tracer:
             scale = self._scaling.scale
             return ask(frozen(closure), self._subject.parameters, self._surroundings, at=at, scale=scale)
 
+    def _check_space(self, layout: Layout, batch_bytes: int = 0) -> None:
+        """Before the first step, and in it if it has a minibatch."""
+        if self._planned is not None:
+            forecast(layout, self._planned, self.path, batch_bytes=batch_bytes).check(self.path)
+            if batch_bytes or not layout.batches:
+                self._planned = None
+
     def _note_loss_dtype(self, loss: torch.Tensor) -> None:
         if not self._loss_dtype_known:
             self._loss_dtype_known = True
@@ -318,7 +346,8 @@ class Tracer:
 
     def _capture_before(self) -> None:
         self._scaling.refuse_unknown()
-        self._losses.check(self.step, needed=bool(self.probes))
+        self._losses.check(self.step, needed=bool(self.probes) or self._batches.record)
+        self._check_space(self._writer.layout, self._batches.bytes)
         self._gradients.check(self.step)
         self._capture.gradient(self.step)
         self._capture.point()

@@ -14,6 +14,7 @@ from tracer.errors import RecordingError
 from tracer.ranks import Elsewhere
 from tracer.staging import Staging
 from tracer.store.layout import Layout
+from tracer.store.minibatch import Message
 from tracer.store.run_writer import RunWriter
 
 Array = npt.NDArray[Any]
@@ -36,6 +37,7 @@ class Slot:
     step: int = -1
     filled: set[str] = field(default_factory=set)
     record: dict[str, Any] = field(default_factory=dict)
+    batches: Callable[[], Message] | None = None  # waits for the minibatch and gives its message
     arrived: Callable[[], None] | None = None  # waits until the numbers are on the host
 
 
@@ -148,7 +150,8 @@ class Ring:
         given = {name: value for name, value in values.items() if name in slot.record}
         finite = all(_finite(row) for row in rows.values()) and all(np.isfinite(v) for v in given.values())
         finite = finite and not slot.record.get("skipped", False)
-        self._writer.append(slot.step, {**slot.record, **given, "finite": finite}, rows)
+        batches = () if slot.batches is None else slot.batches()
+        self._writer.append(slot.step, {**slot.record, **given, "finite": finite}, rows, batches)
 
 
 def _finite(row: Array) -> bool:

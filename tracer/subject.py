@@ -193,10 +193,12 @@ def _nothing(trained: list[tuple[str, torch.nn.Parameter]], patterns: Sequence[s
 
 
 def _dtype(store: str, found: list[torch.dtype]) -> torch.dtype:
-    if store in ("float16", "bfloat16"):
+    if store in ("float16", "bfloat16") or isinstance(store, Mapping):
         raise UsageError(
-            f"store={store!r}: points are not stored that short: the squared distance of neighbours then comes out "
-            f"wrong by a factor of up to 670. Choose one of {', '.join(map(repr, STORES))}."
+            f"store={store!r}: vectors are not stored that short, nor each in a dtype of its own. Of points, the "
+            "squared distance of neighbours would come out wrong by a factor of up to 670; of gradients, the convexity "
+            f"gap by up to 3 times itself. Choose one of {', '.join(map(repr, STORES))}; to save space, "
+            "record fewer steps or blocks (plan=, blocks=), or archive the run."
         )
     if store not in STORES:
         raise UsageError(f"store={store!r} is not known; expected one of {', '.join(map(repr, STORES))}.")

@@ -40,7 +40,7 @@ class Moment:
         for device, state in self.cuda.items():
             torch.cuda.set_rng_state(state, device)
         for generator, state in self.generators:
-            _set_state(generator, state)
+            set_state(generator, state)
 
 
 class Surroundings:
@@ -72,7 +72,7 @@ class Surroundings:
         return Moment(
             streams=(torch.get_rng_state(), np.random.get_state(), random.getstate()),
             cuda={d: torch.cuda.get_rng_state(d) for d in self.devices if d.type == "cuda"},
-            generators=tuple((g, _state(g)) for g in self.generators),
+            generators=tuple((g, state_of(g)) for g in self.generators),
             modules=tuple(modules),
             values=tuple((t, t.detach().clone()) for t in tensors.values()),
             autocast=tuple((k, torch.is_autocast_enabled(k), torch.get_autocast_dtype(k)) for k in self._kinds),
@@ -88,13 +88,15 @@ class Surroundings:
             moment.restore()
 
 
-def _state(generator: Generator) -> Any:
+def state_of(generator: Generator) -> Any:
+    """The state of a generator of torch (a byte tensor), numpy (a dictionary) or Python (a tuple)."""
     if isinstance(generator, torch.Generator):
         return generator.get_state()
     return generator.getstate() if isinstance(generator, random.Random) else generator.bit_generator.state
 
 
-def _set_state(generator: Generator, state: Any) -> None:
+def set_state(generator: Generator, state: Any) -> None:
+    """Put a generator into a state that :func:`state_of` gave."""
     if isinstance(generator, torch.Generator):
         generator.set_state(state)
     elif isinstance(generator, random.Random):

@@ -15,11 +15,12 @@ import pyarrow as pa
 
 from tracer.errors import FormatError, UsageError
 from tracer.store import frames
+from tracer.store.batches import BatchReader, Passing
 from tracer.store.chunk import Chunk, stream_schema
 from tracer.store.codec import pack
 from tracer.store.frames import FrameWriter
 from tracer.store.header import Header
-from tracer.store.layout import MANIFEST, OPEN, SEAL, VERSION, chunk_name, chunk_number
+from tracer.store.layout import MANIFEST, OPEN, SEAL, VERSION, chunk_name, chunk_number, without_defaults
 from tracer.store.places import Place, is_url, open_new
 from tracer.store.predict import LAST, LINE, REPLAY, is_exact, replay_numbers
 from tracer.store.tiles import COLUMNS, TileCoder, needs_numbers, no_numbers, tiles
@@ -28,6 +29,7 @@ from tracer.store.trace import Trace
 ARCHIVE_VERSION = 1
 SUFFIX = ".lemmata"
 RECORD_PIECE = 4 << 20  # bytes of a record file in one frame
+BATCH_PIECE = 4 << 20  # bytes of a file of minibatches in one frame
 SAMPLE_STEPS, SAMPLE_COLUMNS = 16, 4 << 10
 
 Progress = Callable[[int, int], None]  # steps done, steps in all
@@ -39,8 +41,8 @@ class Head:
     """What an archive says of itself in its first frame.
 
     ``digest`` is that of the run (:attr:`Trace.digest`), ``status`` ``closed`` or ``interrupted``, ``parameters`` the
-    numbers in one vector, ``vector_bytes`` the bytes of all recorded vectors, ``guess`` how points are guessed and
-    ``h_from_g`` whether h is stored as its difference to g.
+    numbers in one vector, ``vector_bytes`` the bytes of all recorded vectors, ``guess`` how points are guessed,
+    ``h_from_g`` whether h is stored as its difference to g, and ``batches`` whether minibatches are recorded.
     """
 
     run_id: str
@@ -56,6 +58,7 @@ class Head:
     h_from_g: bool
     lemmata_format: int = VERSION
     lemmata_archive: int = ARCHIVE_VERSION
+    batches: bool = False  # in the frame only if true
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def archive(run: str | os.PathLike[str], target: Place | None = None, progress: 
         trace = Trace(directory)
         place = _place(target, directory)
         records = trace.records()
-        numbers = replay_numbers(trace.manifest, records) if is_exact() else None
+        numbers = _for_every_row(trace, replay_numbers(trace.manifest, records)) if is_exact() else None
         guess, h_from_g = _measure(trace, numbers)
         head = _head(trace, guess, h_from_g)
         with open_new(place) as file:
@@ -116,11 +119,11 @@ def archive(run: str | os.PathLike[str], target: Place | None = None, progress: 
 
 def _write(file: BinaryIO, trace: Trace, head: Head, numbers: Array | None, progress: Progress | None) -> int:
     writer = FrameWriter(file)
-    writer.write(frames.HEAD, json.dumps(asdict(head)).encode())
+    writer.write(frames.HEAD, json.dumps(without_defaults(head, "batches")).encode())
     writer.write(frames.MANIFEST, pack((trace.path / MANIFEST).read_bytes()))
     coder = TileCoder(trace.manifest.layout, head.guess, head.h_from_g)
     index, done = [], 0
-    for chunk in trace.chunks():
+    for chunk in trace.chunks(superseded=True):
         index.append({"at": writer.bytes, "steps": chunk.steps[[0, -1]].tolist() if len(chunk.steps) else []})
         own = numbers[done : done + len(chunk.steps)] if numbers is not None and needs_numbers(head.guess) else None
         for rows in _write_chunk(writer, trace, chunk, coder, own):
@@ -167,17 +170,30 @@ def _write_chunk(
             if len(piece) != min(RECORD_PIECE, size - at):
                 raise FormatError(f"{record_path}: became shorter while it was archived. Restore it from a copy.")
             writer.write(frames.RECORDS, pack(piece))
+    if layout.batches:
+        _write_batches(writer, chunk)
+
+
+def _write_batches(writer: FrameWriter, chunk: Chunk) -> None:
+    with BatchReader(chunk) as reader:
+        passing = Passing(chunk.commits)
+        try:
+            for piece in reader.pieces(BATCH_PIECE):
+                passing.update(piece)
+                writer.write(frames.BATCHES, pack(piece))
+        except ValueError as error:
+            raise FormatError(f"{reader.path}: {error}. Restore this file from a copy.") from None
 
 
 def _head(trace: Trace, guess: str, h_from_g: bool) -> Head:
     layout = trace.manifest.layout
-    chunks = list(trace.chunks(verify=False))
+    chunks = list(trace.chunks(verify=False, superseded=True))
     present = sum(int(has.sum()) for chunk in chunks for has in chunk.has.values())
     return Head(
         run_id=trace.run_id,
         digest=trace.digest,
         status=trace.status,
-        steps=trace.step_count,
+        steps=sum(len(chunk.steps) for chunk in chunks),
         chunks=len(chunks),
         parameters=trace.parameters,
         dtype=layout.dtype,
@@ -185,7 +201,18 @@ def _head(trace: Trace, guess: str, h_from_g: bool) -> Head:
         vector_bytes=present * layout.row_bytes,
         guess=guess,
         h_from_g=h_from_g,
+        batches=layout.batches,
     )
+
+
+def _for_every_row(trace: Trace, numbers: Array | None) -> Array | None:
+    """``numbers``, one row per step, with zeros for the rows that gave way to a later one of the same step."""
+    rows = np.concatenate([np.empty(0, np.int64), *(c.steps for c in trace.chunks(verify=False, superseded=True))])
+    if numbers is None or len(rows) == len(numbers):
+        return numbers
+    found = np.zeros((len(rows), numbers.shape[1]), numbers.dtype)
+    found[np.append(np.diff(rows) != 0, True)] = numbers
+    return found
 
 
 def _measure(trace: Trace, numbers: Array | None) -> tuple[str, bool]:
@@ -220,7 +247,7 @@ def _sample(trace: Trace) -> tuple[dict[str, Array], dict[str, Array]]:
     parts: dict[str, list[Array]] = {s: [np.empty((0, width), layout.dtype)] for s in layout.streams}
     has: dict[str, list[Array]] = {s: [np.empty(0, bool)] for s in layout.streams}
     steps = 0
-    for chunk in trace.chunks(verify=False):
+    for chunk in trace.chunks(verify=False, superseded=True):
         take = min(SAMPLE_STEPS - steps, len(chunk.steps))
         for s in layout.streams:
             parts[s].append(np.array(chunk.streams[s][:take, left : left + width]))

@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tracer.store.batches import BatchWriter
 from tracer.store.files import ASIDE, pwrite, reserve, sync, sync_directory, write_aside
 from tracer.store.header import Header
 from tracer.store.layout import OPEN, Bytes, Layout, chunk_name, digest, seal_record
+from tracer.store.minibatch import Message
 from tracer.store.skeleton import Skeleton
 
 Rows = dict[str, npt.NDArray[np.generic]]
@@ -36,23 +38,35 @@ class ChunkWriter:
         self._commits = bytearray()
         header = schema.serialize()
         self._end = len(header)
+        self._minibatches: BatchWriter | None = None
         # the records first: where the vectors are, their records are
         self._record_file = os.open(self._records, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
             pwrite(self._record_file, header, 0)
+            if layout.batches:
+                self._minibatches = BatchWriter(directory, number)
             self._file = _create(self._vectors, skeleton)
         except BaseException:
             os.close(self._record_file)
             self._records.unlink()
+            if self._minibatches:
+                self._minibatches.discard()
             raise
+
+    @property
+    def batch_bytes(self) -> int:
+        """Bytes of the minibatches so far."""
+        return self._minibatches.end if self._minibatches else 0
 
     @property
     def full(self) -> bool:
         """Whether every row is taken."""
         return self.rows == self.skeleton.rows
 
-    def write(self, step: int, record: pa.RecordBatch, rows: Rows) -> None:
-        """Append one step: ``rows`` maps stream names to vectors of shape ``(d,)``, ``record`` has one row."""
+    def write(self, step: int, record: pa.RecordBatch, rows: Rows, batches: Message = ()) -> None:
+        """Append one step: ``rows`` maps stream names to vectors of shape ``(d,)``, ``record`` has one row, ``batches``
+        is the message of its minibatch where the layout has minibatches.
+        """
         if os.fstat(self._file).st_nlink == 0:  # writing on would succeed, into nothing
             raise FileNotFoundError(
                 errno.ENOENT, "the file was removed while it was being recorded", str(self._vectors)
@@ -62,7 +76,8 @@ class ChunkWriter:
         message = record.serialize()
         pwrite(self._record_file, message, self._end)
         end = self._end + len(message)
-        commit = self.layout.commit_record(step, digest(message), end, rows)
+        written = self._minibatches.write(batches) if self._minibatches else ()
+        commit = self.layout.commit_record(step, digest(message), end, rows, written)
         pwrite(self._file, commit, self.skeleton.header.commit + self.rows * len(commit))
         self._commits += commit
         self._batches.append(record)
@@ -71,6 +86,8 @@ class ChunkWriter:
 
     def flush(self) -> None:
         """Bring every acknowledged step to the disk, so that it survives a power loss too."""
+        if self._minibatches:
+            self._minibatches.flush()
         sync(self._record_file)
         sync(self._file)
 
@@ -81,6 +98,8 @@ class ChunkWriter:
         """
         records = record_file(pa.Table.from_batches(self._batches, self.schema))
         write_aside(self.directory / chunk_name(self.number, "arrow"), records)
+        if self._minibatches:
+            self._minibatches.seal()
         seal = seal_record(self.rows, digest(self._commits), digest(records))
         path = self.directory / chunk_name(self.number, "h5")
         if smaller is None:
@@ -101,6 +120,8 @@ class ChunkWriter:
             if descriptor >= 0:
                 os.close(descriptor)
         self._file = self._record_file = -1
+        if self._minibatches:
+            self._minibatches.close()
 
     def discard(self) -> None:
         """Remove a chunk that holds no step."""
@@ -109,6 +130,8 @@ class ChunkWriter:
         self.abandon()
         self._vectors.unlink()
         self._records.unlink()
+        if self._minibatches:
+            self._minibatches.discard()
 
     def _shrink(self, smaller: Skeleton, seal: bytes, path: Path) -> None:
         shrink(self._file, self.skeleton.header, smaller, self._commits, seal, path)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from tracer.errors import UsageError
 from tracer.store.chunk import open_chunk
-from tracer.store.layout import MANIFEST, OPEN, chunk_name, chunk_number
+from tracer.store.layout import BATCHES, MANIFEST, OPEN, chunk_name, chunk_number
 from tracer.store.manifest import Manifest, read_manifest
 from tracer.store.recovery import seal_what_was_open
 
-_MUST_AGREE = ("blocks", "streams", "dtype", "hyperparameters")
+_MUST_AGREE = ("blocks", "streams", "dtype", "hyperparameters", "batches")
 
 
 def refuse_occupied(directory: Path) -> None:
@@ -39,15 +39,16 @@ def prepare(directory: Path, manifest: Manifest, resume_at: int) -> tuple[Manife
     found = read_manifest(directory)
     for name in _MUST_AGREE:
         if getattr(found, name) != getattr(manifest, name):
+            given = "record_batches=" if name == "batches" else "this model and optimizer"
             raise UsageError(
-                f"{directory}: its {name} are not those of this model and optimizer; a run holds one training. "
+                f"{directory}: its {name} are not those of {given}; a run holds one training, recorded one way. "
                 "Record under another run id."
             )
     names = [parsed for name in os.listdir(directory) if (parsed := chunk_number(name)) and parsed[1] == "h5"]
     numbers = sorted({number for number, _, _ in names})
     for number, _, sealed in names:
         if sealed:  # a leftover of a seal that was interrupted after its last rename
-            for suffix in ("h5", "arrow"):
+            for suffix in ("h5", "arrow", BATCHES):
                 (directory / (chunk_name(number, suffix) + OPEN)).unlink(missing_ok=True)
         elif (number, "h5", True) not in names and not seal_what_was_open(directory, found, number):
             numbers.remove(number)

@@ -13,6 +13,7 @@ from tracer.store.archive import ChunkHead, Head
 from tracer.store.header import Header
 from tracer.store.layout import BUFFER, SEAL, STREAMS, Layout, record_schema
 from tracer.store.manifest import Block, Manifest
+from tracer.store.minibatch import ArrayHead, BatchHead
 from tracer.store.predict import NUMBERS
 
 _BEGIN, _END = "<!-- {}: made by python -m tracer.store.describe -->", "<!-- end -->"
@@ -35,6 +36,7 @@ _MANIFEST = {
     "ended": "why recording stopped: reason, time, steps, chunks; null while it runs and after a kill",
     "certificate": "what `lemmata certify` found: whether training with the tracer is bit for bit the one without",
     "branch_of": "run id and step of the run whose checkpoint this one starts from, or null",
+    "batches": "true where minibatches are recorded; the field is absent otherwise",
     "format": "this page's version",
 }
 _BLOCK = {
@@ -61,6 +63,7 @@ _HEADER = {
     "metadata": "start and length of every piece that HDF5 wrote",
     "metadata_xxh3": "hash of those pieces, one after the other",
     "lemmata_format": "this page's version",
+    "batches": "as in the manifest",
 }
 _COMMIT = {
     "step": "the step plus one; 0 where nothing has been written yet",
@@ -68,6 +71,8 @@ _COMMIT = {
     "record": "hash of the step record's message in the open record file",
     "record_end": "where that message ends in the open record file",
     "hashes": "of each slice of each stream's row; 0 for a stream that is not present",
+    "batches": "only where minibatches are recorded: hash of the step's message, 0 for a step without a minibatch",
+    "batches_end": "only where minibatches are recorded: where that message ends in the file of minibatches",
     "check": "hash of this record up to here",
 }
 _SEAL = {
@@ -95,7 +100,7 @@ _ARCHIVE = {
     "run_id": "name of the run, and of the directory that `restore` makes",
     "digest": "hash of the run's content, which the restored run must have",
     "status": "`closed` or `interrupted`",
-    "steps": "acknowledged steps",
+    "steps": "acknowledged rows, closing rows that gave way to a later attempt's first step among them",
     "chunks": "chunks of the run",
     "parameters": "numbers per vector, *d*",
     "dtype": "of the vectors",
@@ -105,6 +110,7 @@ _ARCHIVE = {
     "h_from_g": "whether h is stored as its difference to g",
     "lemmata_format": "format of the run",
     "lemmata_archive": "version of this section",
+    "batches": "as in the manifest",
 }
 _CHUNK = {
     "number": "of the chunk, from 0",
@@ -113,6 +119,19 @@ _CHUNK = {
     "rows": "as in the chunk's header",
     "steps": "acknowledged steps in it",
     "record_bytes": "size of its record file; of an open one, up to the last acknowledged step",
+}
+_BATCH = {
+    "weight": "what backward() multiplied the loss by, without loss scaling; `nan`, `inf` or `-inf` as text",
+    "training": "the model's train/eval flag",
+    "exceptions": "names of the modules whose flag was the other one",
+    "autocast": "kind of device to dtype, for those under autocast around the call",
+    "tensors": "the named tensors, in the order in which their bytes follow",
+    "random": "every random stream's state before the loss drew from one of them; empty if it drew from none",
+}
+_ARRAY = {
+    "name": "as the user gave it; of a random stream see below",
+    "dtype": "of the tensor, as torch calls it",
+    "shape": "of the tensor; a list without entries is a single number",
 }
 _NUMBERS = {
     "clip": "what the recorded gradient is multiplied by, first of all",
@@ -131,7 +150,7 @@ _NUMBERS = {
 
 def tables() -> dict[str, str]:
     """Name of each generated part of the page, and its text."""
-    commit = Layout(("x",), 1, "float32").commit
+    commit = Layout(("x",), 1, "float32", batches=True).commit
     schema = record_schema(("NAME",))
     return {
         "manifest": _fields(_types(Manifest), _MANIFEST),
@@ -140,6 +159,8 @@ def tables() -> dict[str, str]:
         "header": _fields(_types(Header), _HEADER),
         "commit": _fields([(n, _numpy(commit, n)) for n in commit.names or ()], _COMMIT),
         "seal": _fields([(n, _numpy(SEAL, n)) for n in SEAL.names or ()], _SEAL),
+        "micro-batch": _fields(_types(BatchHead), _BATCH),
+        "array": _fields(_types(ArrayHead), _ARRAY),
         "archive": _fields(_types(Head), _ARCHIVE),
         "archived chunk": _fields(_types(ChunkHead), _CHUNK),
         "numbers": _fields([(name, "double") for name in NUMBERS], _NUMBERS),

@@ -14,8 +14,8 @@ PREFIX = struct.Struct("<4sIQQQ")  # kind, number, length, hash of the payload, 
 END = struct.Struct("<QQQ16s")  # where the index begins, frames before the end, steps, hash of all their prefixes
 PIECE = 1 << 20
 
-HEAD, MANIFEST, CHUNK, COMMITS, NUMBERS, TILE, RECORDS, INDEX, LAST = (
-    b"HEAD", b"MANI", b"CHNK", b"CMIT", b"NUMB", b"TILE", b"RECS", b"INDX", b"END\n",
+HEAD, MANIFEST, CHUNK, COMMITS, NUMBERS, TILE, RECORDS, BATCHES, INDEX, LAST = (
+    b"HEAD", b"MANI", b"CHNK", b"CMIT", b"NUMB", b"TILE", b"RECS", b"BTCH", b"INDX", b"END\n",
 )  # fmt: skip
 LIMIT = 80 << 20  # bytes of one frame
 

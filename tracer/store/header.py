@@ -6,10 +6,19 @@ own metadata without handing a foreign file to the HDF5 library, which can hang 
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from tracer.store.layout import DTYPES, MAX_PARAMETERS, MAX_ROWS, VERSION, Layout, digest, streams_in_order
+from tracer.store.layout import (
+    DTYPES,
+    MAX_PARAMETERS,
+    MAX_ROWS,
+    VERSION,
+    Layout,
+    digest,
+    streams_in_order,
+    without_defaults,
+)
 
 PAGE = 4096
 _MAGIC = b"lemmata chunk\n"
@@ -36,15 +45,16 @@ class Header:
     metadata: tuple[tuple[int, int], ...]
     metadata_xxh3: str
     lemmata_format: int = VERSION
+    batches: bool = False  # in the page only if true, so that files without minibatches are as they always were
 
     @property
     def layout(self) -> Layout:
         """Layout of the rows."""
-        return Layout(tuple(self.streams), self.parameters, self.dtype)
+        return Layout(tuple(self.streams), self.parameters, self.dtype, self.batches)
 
     def page(self) -> bytes:
         """The page as it stands in the file: magic, JSON, hash, padded with zeros."""
-        body = _MAGIC + json.dumps(asdict(self)).encode() + b"\n"
+        body = _MAGIC + json.dumps(without_defaults(self, "batches")).encode() + b"\n"
         page = body + f"{digest(body):016x}\n".encode()
         if len(page) > PAGE:
             raise ValueError(f"the header needs {len(page)} bytes; a page has {PAGE}")
@@ -92,7 +102,8 @@ def _check(header: Header) -> None:
     """Every place must lie in the file: sizes are believed only after this."""
     numbers = [header.attempt, header.rows, header.parameters, header.commit, header.seal, header.size]
     numbers += [*header.streams.values(), *(number for pair in header.metadata for number in pair)]
-    if not all(type(number) is int for number in numbers) or not isinstance(header.run_id, str):
+    plain = isinstance(header.run_id, str) and type(header.batches) is bool
+    if not all(type(number) is int for number in numbers) or not plain:
         raise ValueError("its header has a field of the wrong type")
     if not (0 < header.rows <= MAX_ROWS and 0 < header.parameters <= MAX_PARAMETERS and header.dtype in DTYPES):
         raise ValueError("its header promises an impossible shape")

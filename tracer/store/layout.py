@@ -2,7 +2,7 @@
 
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ import xxhash
 VERSION = 1
 MANIFEST = "manifest.json"
 OPEN = ".tmp"  # suffix of the chunk that is still being recorded
+BATCHES = "batches"  # a chunk's third file, where minibatches are recorded
 
 STREAMS = {
     "x": "point x_t",
@@ -33,7 +34,7 @@ MAX_ROWS = 1 << 16  # rows of one chunk file
 SEAL = np.dtype([("rows", "<u8"), ("commits", "<u8"), ("records", "<u8"), ("check", "<u8")])
 
 _BUFFER = re.compile(re.escape(BUFFER) + r"[A-Za-z0-9_.-]{1,100}")
-_CHUNK_NAME = re.compile(r"chunk-(\d{6})\.(h5|arrow)(\.tmp)?")
+_CHUNK_NAME = re.compile(r"chunk-(\d{6})\.(h5|arrow|batches)(\.tmp)?")
 
 Bytes = Any  # anything with the buffer protocol; Python 3.11 has no name for that
 
@@ -61,9 +62,14 @@ def chunk_name(number: int, suffix: str = "h5") -> str:
 
 
 def chunk_number(name: str) -> tuple[int, str, bool] | None:
-    """``(number, "h5" or "arrow", sealed)`` of a chunk's file name, or None for any other file."""
+    """``(number, "h5", "arrow" or "batches", sealed)`` of a chunk's file name, or None for any other file."""
     match = _CHUNK_NAME.fullmatch(name)
     return (int(match[1]), match[2], match[3] is None) if match else None
+
+
+def without_defaults(record: Any, *names: str) -> dict[str, Any]:
+    """Fields of a dataclass for JSON, those of ``names`` only where they are true: later additions to the format."""
+    return {name: value for name, value in asdict(record).items() if value or name not in names}
 
 
 @dataclass(frozen=True)
@@ -74,11 +80,13 @@ class Layout:
         streams: the recorded streams; :func:`streams_in_order` holds for them.
         parameters: ``d``, numbers per row.
         dtype: of the vectors, one of :data:`DTYPES`.
+        batches: whether each step's minibatch is recorded too.
     """
 
     streams: tuple[str, ...]
     parameters: int
     dtype: str
+    batches: bool = False
 
     @property
     def row_bytes(self) -> int:
@@ -102,8 +110,10 @@ class Layout:
 
         ``step`` is the step plus one (zero: nothing here yet), ``present`` a bit per stream, ``record`` the hash of
         the step record's Arrow message and ``record_end`` where it ends in the open record file, ``hashes`` those of
-        the row slices, ``check`` the hash of all before it.
+        the row slices, ``check`` the hash of all before it. With minibatches, ``batches`` is the hash of the step's
+        message and ``batches_end`` where it ends in the chunk's file of minibatches.
         """
+        batches = [("batches", "<u8"), ("batches_end", "<u8")] if self.batches else []
         return np.dtype(
             [
                 ("step", "<u8"),
@@ -111,17 +121,28 @@ class Layout:
                 ("record", "<u8"),
                 ("record_end", "<u8"),
                 ("hashes", "<u8", (len(self.streams), len(self.slices))),
+                *batches,
                 ("check", "<u8"),
             ]
         )
 
-    def commit_record(self, step: int, record: int, end: int, rows: dict[str, npt.NDArray[np.generic]]) -> bytes:
-        """Bytes of the commit record for ``rows``, each of shape ``(d,)``; ``record`` and ``end`` as in commit."""
+    def commit_record(
+        self,
+        step: int,
+        record: int,
+        end: int,
+        rows: dict[str, npt.NDArray[np.generic]],
+        batches: tuple[int, ...] = (),
+    ) -> bytes:
+        """Bytes of the commit record for ``rows``, each of shape ``(d,)``; ``record`` and ``end`` as in commit, and
+        ``batches`` its last two fields where minibatches are recorded.
+        """
         present, hashes = 0, []
         for i, stream in enumerate(self.streams):
             row = rows.get(stream)
             present |= (row is not None) << i
             hashes += [0 if row is None else digest(row[a:b]) for a, b in self.slices]
+        hashes += batches
         body = struct.pack(f"<{4 + len(hashes)}Q", step + 1, present, record, end, *hashes)
         return body + digest(body).to_bytes(8, "little")
 

@@ -3,14 +3,24 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tracer.errors import FormatError, UsageError
 from tracer.store.files import write_aside
 from tracer.store.home import RUN_ID
-from tracer.store.layout import DTYPES, MANIFEST, MAX_PARAMETERS, STREAMS, VERSION, Layout, digest, streams_in_order
+from tracer.store.layout import (
+    DTYPES,
+    MANIFEST,
+    MAX_PARAMETERS,
+    STREAMS,
+    VERSION,
+    Layout,
+    digest,
+    streams_in_order,
+    without_defaults,
+)
 
 MAX_BYTES = 64 << 20
 
@@ -51,6 +61,7 @@ class Manifest:
     ended: Mapping[str, Any] | None = None
     branch_of: Mapping[str, Any] | None = None
     certificate: Mapping[str, Any] | None = None
+    batches: bool = False  # in the file only if true
     format: int = VERSION
 
     @property
@@ -61,7 +72,7 @@ class Manifest:
     @property
     def layout(self) -> Layout:
         """Layout of this run's chunk files."""
-        return Layout(self.streams, self.parameters, self.dtype)
+        return Layout(self.streams, self.parameters, self.dtype, self.batches)
 
     def with_(self, **changes: Any) -> "Manifest":
         """A copy with some fields replaced."""
@@ -75,7 +86,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
         UsageError: the configuration holds something JSON cannot, for instance NaN or an object.
         OSError: the file cannot be written.
     """
-    body = asdict(manifest)
+    body = without_defaults(manifest, "batches")
     try:
         text = json.dumps({**body, "xxh3": _hash(body)}, indent=1, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -142,6 +153,8 @@ def _parse(body: dict[str, Any]) -> Manifest:
         raise ValueError(f"streams {manifest.streams!r:.60} are not some of {', '.join(STREAMS)} in that order")
     if not all(isinstance(name, str) for name in manifest.hyperparameters):
         raise ValueError("hyperparameters must be names")
+    if type(manifest.batches) is not bool:
+        raise ValueError("batches must be true or false")
     for name in ("ended", "certificate"):
         if not isinstance(getattr(manifest, name), dict | None):
             raise ValueError(f"{name} must be an object or null")

@@ -3,11 +3,12 @@
 import os
 from pathlib import Path
 
+from tracer.store import batches
 from tracer.store.chunk import open_chunk, read_records
 from tracer.store.chunk_writer import record_file, shrink
 from tracer.store.files import sync_directory, write_aside
 from tracer.store.header import Header
-from tracer.store.layout import OPEN, chunk_name, digest, record_schema, seal_record
+from tracer.store.layout import BATCHES, OPEN, chunk_name, digest, record_schema, seal_record
 from tracer.store.manifest import Manifest
 from tracer.store.skeleton import build
 
@@ -27,6 +28,8 @@ def seal_what_was_open(directory: Path, manifest: Manifest, number: int) -> int:
     if rows:
         records = record_file(read_records(messages, chunk, record_schema(manifest.hyperparameters)))
         write_aside(directory / chunk_name(number, "arrow"), records)
+        if manifest.batches:
+            batches.seal_what_was_open(chunk)
         commits = chunk.commits.tobytes()
         seal = seal_record(rows, digest(commits), digest(records))
         source = os.open(vectors, os.O_RDONLY)
@@ -39,4 +42,5 @@ def seal_what_was_open(directory: Path, manifest: Manifest, number: int) -> int:
         sync_directory(directory)
     vectors.unlink()
     messages.unlink(missing_ok=True)
+    (directory / (chunk_name(number, BATCHES) + OPEN)).unlink(missing_ok=True)
     return rows

@@ -15,12 +15,14 @@ import numpy.typing as npt
 
 from tracer.errors import FormatError, UsageError
 from tracer.store import frames
-from tracer.store.archive import ARCHIVE_VERSION, RECORD_PIECE, ChunkHead, Head, Progress
+from tracer.store.archive import ARCHIVE_VERSION, BATCH_PIECE, RECORD_PIECE, ChunkHead, Head, Progress
+from tracer.store.batches import Passing
 from tracer.store.codec import unpack
 from tracer.store.files import ASIDE, sync, sync_directory
 from tracer.store.frames import END, End, FrameReader
 from tracer.store.home import check_run_id, runs_root
 from tracer.store.layout import (
+    BATCHES,
     DTYPES,
     MANIFEST,
     MAX_PARAMETERS,
@@ -28,10 +30,10 @@ from tracer.store.layout import (
     MAX_ROWS,
     OPEN,
     SEAL,
-    STREAMS,
     VERSION,
     Layout,
     chunk_name,
+    streams_in_order,
 )
 from tracer.store.manifest import MAX_BYTES
 from tracer.store.places import Place, open_old
@@ -111,7 +113,7 @@ def _unpack(reader: FrameReader, head: Head, directory: Path | None, progress: P
     manifest = _unpacked(reader, reader.read(frames.MANIFEST)[1], MAX_BYTES)
     if directory is not None:
         (directory / MANIFEST).write_bytes(manifest)
-    layout = Layout(head.streams, head.parameters, head.dtype)
+    layout = Layout(head.streams, head.parameters, head.dtype, head.batches)
     if needs_numbers(head.guess) and not is_exact():
         raise UsageError(
             f"{reader.name}: this thread rounds the smallest numbers to zero (torch.set_flush_denormal(True), or a "
@@ -175,6 +177,8 @@ def _unpack_chunk(
         if rebuilt:
             rebuilt.close()
     _unpack_records(reader, chunk, directory)
+    if layout.batches:
+        _unpack_batches(reader, chunk, commits, directory)
 
 
 def _unpack_records(reader: FrameReader, chunk: ChunkHead, directory: Path | None) -> None:
@@ -192,6 +196,26 @@ def _unpack_records(reader: FrameReader, chunk: ChunkHead, directory: Path | Non
         file.flush()
         if directory is not None:
             sync(file.fileno())
+
+
+def _unpack_batches(reader: FrameReader, chunk: ChunkHead, commits: Array, directory: Path | None) -> None:
+    path = Path(os.devnull)
+    if directory is not None:
+        path = directory / (chunk_name(chunk.number, BATCHES) + ("" if chunk.sealed else OPEN))
+    try:
+        passing = Passing(commits)
+        with open(path, "wb") as file:
+            for at in range(0, passing.size, BATCH_PIECE):
+                piece = _unpacked(reader, reader.read(frames.BATCHES)[1], BATCH_PIECE)
+                if len(piece) != min(passing.size - at, BATCH_PIECE):
+                    raise ValueError("a piece of minibatches of the wrong size")
+                passing.update(piece)
+                file.write(piece)
+            file.flush()
+            if directory is not None:
+                sync(file.fileno())
+    except ValueError as error:
+        raise reader.broken(error) from None
 
 
 @contextmanager
@@ -243,10 +267,9 @@ def _head(reader: FrameReader) -> Head:
     try:
         check_run_id(head.run_id)
         item = np.dtype(head.dtype).itemsize if head.dtype in DTYPES else 0
-        streams = tuple(s for s in STREAMS if s in head.streams)
-        sound = item and head.streams == streams and streams and head.guess in KINDS
+        sound = item and streams_in_order(head.streams) and head.guess in KINDS
         sound = sound and 0 < head.parameters <= MAX_PARAMETERS and head.parameters * item <= MAX_ROW_BYTES
-        rows = head.steps * len(streams) * head.parameters * item
+        rows = head.steps * len(head.streams) * head.parameters * item
         if not (sound and 0 <= head.vector_bytes <= rows and head.chunks >= 0):
             raise ValueError("an impossible shape")
     except (UsageError, ValueError) as error:
@@ -272,9 +295,12 @@ def _json(reader: FrameReader, raw: memoryview, record: type[Record]) -> Record:
         if len(raw) > MAX_TEXT:
             raise ValueError("too long")
         body = json.loads(bytes(raw))
-        if not isinstance(body, dict) or set(body) != {f.name for f in fields(record)}:
+        names = {f.name for f in fields(record)}
+        if not isinstance(body, dict) or not names - {"batches"} <= set(body) <= names:
             raise ValueError("not the fields of this version")
         for f in fields(record):
+            if f.name not in body:
+                continue  # a later addition, and not true
             value: Any = body[f.name]
             if isinstance(value, list):
                 value = tuple(value)

@@ -15,6 +15,7 @@ from tracer.store.chunk_writer import ChunkWriter, Rows
 from tracer.store.layout import MAX_ROW_BYTES, MAX_ROWS, record_schema
 from tracer.store.lock import Lock
 from tracer.store.manifest import Manifest, write_manifest
+from tracer.store.minibatch import Message
 from tracer.store.skeleton import Skeleton, build
 
 CHUNK_BYTES = 128 << 20
@@ -27,7 +28,8 @@ class RunWriter:
     Args:
         directory: of the run; made if absent, refused if it holds a run already.
         manifest: what the run is; its ``attempts`` and ``ended`` are kept up to date here.
-        chunk_bytes: a chunk is sealed when its vectors fill about this many bytes.
+        chunk_bytes: a chunk is sealed when its vectors fill about this many bytes, or its minibatches as many
+            and 128 MiB.
         resume_at: go on with the run that is there, from this step on; nothing recorded is overwritten.
         chunk_seconds: a chunk is sealed at this age, too, when the next step is written.
 
@@ -53,6 +55,7 @@ class RunWriter:
         self.directory, self.layout = directory, layout
         self.schema = record_schema(manifest.hyperparameters)
         self._struct = pa.struct(list(self.schema))
+        self._batch_bytes = max(chunk_bytes, CHUNK_BYTES)
         self.steps = 0
         self.last_step: int | None = None
         self._rows = max(1, min(MAX_ROWS, 4096, chunk_bytes // layout.step_bytes))
@@ -77,19 +80,23 @@ class RunWriter:
             self._lock.release()
             raise
 
-    def append(self, step: int, record: Mapping[str, Any], rows: Rows) -> None:
+    def append(self, step: int, record: Mapping[str, Any], rows: Rows, batches: Message = ()) -> None:
         """Record one step; it is acknowledged, and survives the process, when this returns.
 
         Args:
             step: larger than every step before it.
             record: values for the record schema's columns other than ``step``; a missing column is null.
             rows: stream name to vector of shape ``(d,)`` in the run's dtype, C-contiguous.
+            batches: the message of the step's minibatch (:func:`tracer.store.minibatch.encode`), where the manifest
+                says that minibatches are recorded.
 
         Raises:
             RecordingError: the disk refused; everything acknowledged so far is intact.
         """
         if self.last_step is not None and step <= self.last_step:
             raise UsageError(f"{self.directory}: step {step} after step {self.last_step}; steps must increase.")
+        if batches and not self.layout.batches:
+            raise UsageError(f"{self.directory}: step {step} has a minibatch; the manifest says that none is recorded.")
         batch = self._batch(step, record)
         try:
             if self._chunk is None:
@@ -98,10 +105,11 @@ class RunWriter:
                 )
                 self._next += 1
                 self._chunk_began = time.monotonic()
-            self._chunk.write(step, batch, rows)
+            self._chunk.write(step, batch, rows, batches)
             self.steps += 1
             self.last_step = step
-            if self._chunk.full or time.monotonic() - self._chunk_began > self._chunk_seconds:
+            full = self._chunk.full or self._chunk.batch_bytes >= self._batch_bytes
+            if full or time.monotonic() - self._chunk_began > self._chunk_seconds:
                 self.seal()
         except OSError as error:
             raise RecordingError(

@@ -121,6 +121,7 @@ def build(layout: Layout, rows: int, run_id: str, attempt: int) -> Skeleton:
         size=sparse.length,
         metadata=tuple((offset, len(piece)) for offset, piece in pieces),
         metadata_xxh3=f"{digest(b''.join(piece for _, piece in pieces)):016x}",
+        batches=layout.batches,
     )
     return Skeleton(header, ((0, header.page()), *pieces))
 

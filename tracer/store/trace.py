@@ -14,11 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from tracer.errors import FormatError
+from tracer.errors import FormatError, UsageError
+from tracer.store.batches import BatchReader, unsound
 from tracer.store.chunk import Chunk, open_chunk, read_records
 from tracer.store.layout import chunk_name, chunk_number, record_schema
 from tracer.store.lock import being_written
 from tracer.store.manifest import Block, Manifest, read_manifest
+from tracer.store.minibatch import MicroBatch
 
 Progress = Callable[[int, int], None]  # chunks done, chunks in all
 
@@ -127,7 +129,7 @@ class Trace:
         state = xxhash.xxh3_128()
         m = self.manifest
         state.update(repr((m.run_id, m.blocks, m.streams, m.dtype, m.loss_dtype, m.hyperparameters)).encode())
-        for name in ("step", "present", "hashes"):
+        for name in ("step", "present", "hashes", *(("batches",) if m.batches else ())):
             for chunk in self._chunks:
                 state.update(chunk.commits[name].tobytes())
         records = self.records()  # the values: Arrow leaves the padding of its messages undefined
@@ -139,18 +141,26 @@ class Trace:
             state.update(pc.fill_null(column, pa.scalar(0).cast(column.type)).to_numpy().tobytes())
         return state.hexdigest()
 
-    def chunks(self, verify: bool = True, progress: Progress | None = None) -> Iterator[Chunk]:
+    def chunks(
+        self, verify: bool = True, progress: Progress | None = None, superseded: bool = False
+    ) -> Iterator[Chunk]:
         """The chunks in order of their steps, mapped one at a time: memory does not grow with the run.
+
+        Args:
+            verify: compare every row with its hash.
+            progress: called with chunks done and chunks in all.
+            superseded: with the closing rows, too, that gave way to the step with which a later attempt went on.
 
         Raises:
             FormatError: a row's hash does not match; the message names file, step and stream.
         """
-        for done, chunk in enumerate(self._chunks):
+        chunks = [whole for whole, _ in self._opened] if superseded else self._chunks
+        for done, chunk in enumerate(chunks):
             if progress:
-                progress(done, len(self._chunks))
+                progress(done, len(chunks))
             yield self._mapped(chunk, verify)
         if progress:
-            progress(len(self._chunks), len(self._chunks))
+            progress(len(chunks), len(chunks))
 
     def records(self) -> pa.Table:
         """One row per acknowledged step.
@@ -174,6 +184,47 @@ class Trace:
             table = table.append_column(f"has_{stream}", pa.array(np.concatenate(parts)))
         return _spread_hyperparameters(table)
 
+    def batches(self, step: int) -> list[MicroBatch]:
+        """The minibatch z_t of a step as ``tracer.loss`` got it: one entry per call, in order.
+
+        A step without one (the closing row with the final point) has an empty list.
+
+        Raises:
+            UsageError: the run was recorded without minibatches, or has no such step.
+            FormatError: the file is damaged; the message names it.
+        """
+        self._require_batches()
+        for (whole, _), chunk in zip(self._opened, self._chunks, strict=True):
+            row = int(np.searchsorted(chunk.steps, step))
+            if row < len(chunk.steps) and chunk.steps[row] == step:
+                with BatchReader(whole) as reader:
+                    return reader.read(row)
+        raise UsageError(
+            f"{self.path}: step {step} is not recorded; the run has {self.step_count} steps, {self.first_step} to "
+            f"{self.last_step}."
+        )
+
+    def batches_by_step(
+        self, first: int | None = None, last: int | None = None
+    ) -> Iterator[tuple[int, list[MicroBatch]]]:
+        """Each step from ``first`` to ``last``, both included, with its minibatch, as :meth:`batches` gives it.
+
+        A file is opened once per chunk, and one step at a time is in memory.
+
+        Raises:
+            UsageError: the run was recorded without minibatches.
+            FormatError: a file is damaged; the message names it.
+        """
+        self._require_batches()
+        for (whole, _), chunk in zip(self._opened, self._chunks, strict=True):
+            low = 0 if first is None else int(np.searchsorted(chunk.steps, first))
+            high = len(chunk.steps) if last is None else int(np.searchsorted(chunk.steps, last, side="right"))
+            if low >= high:
+                continue
+            with BatchReader(whole) as reader:
+                for row in range(low, high):
+                    yield int(chunk.steps[row]), reader.read(row)
+
     def damage(self, progress: Progress | None = None, threads: int = 0) -> list[Damage]:
         """Everything wrong with the run's files, in order of the chunks; an empty list means sound.
 
@@ -196,7 +247,10 @@ class Trace:
         try:
             chunk = open_chunk(path, self.manifest.layout, self.run_id, sealed)
             read_records(self._record_path(chunk), chunk, self._schema)
-            return list(self._damage(chunk))
+            found = list(self._damage(chunk))
+            if self.manifest.batches:
+                found += [Damage(*each) for each in unsound(chunk)]
+            return found
         except FormatError as error:
             return [Damage(path, "file", str(error))]
 
@@ -238,6 +292,13 @@ class Trace:
             for damage in self._damage(chunk):
                 raise FormatError(f"{damage}. Restore this file from a copy; the other chunks are not affected.")
         return chunk
+
+    def _require_batches(self) -> None:
+        if not self.manifest.batches:
+            raise UsageError(
+                f"{self.path}: recorded without minibatches. Record with Tracer(..., record_batches=True) and "
+                "tracer.loss(closure, tensors={...})."
+            )
 
     def _record_path(self, chunk: Chunk) -> Path:
         return chunk.path.with_name(chunk.path.name.replace(".h5", ".arrow"))
