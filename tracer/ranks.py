@@ -81,7 +81,7 @@ class Elsewhere:
     """Stands in for the run's writer in every process but the first."""
 
     def __init__(self, manifest: Manifest) -> None:
-        self.manifest = manifest
+        self.manifest, self.layout = manifest, manifest.layout
         self.last_step: int | None = None
 
     def append(self, step: int, record: Any, rows: Any, batches: Any = ()) -> None:
