@@ -63,11 +63,20 @@ def same_batches(a, b):
 
 
 def write_run(
-    path: Path, rows, at=None, close=True, chunk_rows=None, sizes=(3, 4), without=None, batches=None, **fields
+    path: Path,
+    rows,
+    at=None,
+    close=True,
+    chunk_rows=None,
+    sizes=(3, 4),
+    without=None,
+    more=None,
+    batches=None,
+    **fields,
 ):
     """Write ``rows`` (stream to (T, d) array) at steps ``at``; ``without`` maps a stream to rows that lack it.
 
-    ``batches`` has the micro-batches of each step.
+    ``more`` maps a field of the step records to T values; what is None there is not recorded. ``batches`` has the micro-batches of each step.
     """
     first = next(iter(rows.values()))
     m = manifest(path.name, sizes, str(first.dtype), tuple(rows), batches=batches is not None, **fields)
@@ -77,6 +86,7 @@ def write_run(
         present = {s: v[t] for s, v in rows.items() if t not in (without or {}).get(s, ())}
         step = t if at is None else at[t]
         record = {"time_ns": t, "finite": True, "loss": 1.0 / (1 + t), "loss_previous": 1.1 / (1 + t)}
+        record |= {name: values[t] for name, values in (more or {}).items()}
         message = () if batches is None else encode(batches[t])
         writer.append(step, {**record, "hyper:group0.lr": 0.1}, present, message)
     if close:
