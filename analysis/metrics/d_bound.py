@@ -5,8 +5,8 @@ from analysis.metric import Claim, Metric
 from analysis.rounding import GRADIENT_ERRORS
 from analysis.series import running_max
 
-_rounding = GRADIENT_ERRORS * u_vector * d_d.sqrt()
-_FAR = "the path is as long as the bound"
+_rounding = GRADIENT_ERRORS * u_vector * (gmove.abs() / gsum_gsum.sqrt() + d_d.sqrt())
+_FAR = "no longer than the way come"
 
 metric = Metric(
     name="d_bound",
