@@ -33,12 +33,17 @@ def test_on_a_noisy_quadratic_every_gap_is_half_dHd(pairing, momentum):  # noqa:
         ("convexity_gap", -dhd(d) / 2),
         ("forward_gap", dhd(d) / 2),
         ("trapezoid_gap", -dhd(d) / 2),
-        ("curvature", dhd(d) / dd),
+        ("directional_curvature", dhd(d) / dd),
         ("weak_convexity", -dhd(d) / dd),
     ):
         assert_allclose(of(name, given, pairing), want, atol=1e-11)
-    assert np.all(of("curvature", given, pairing) <= of("smoothness", given) if pairing == "previous" else True)
-    assert np.all((of("curvature", given, pairing) >= 0.1 - 1e-9) & (of("curvature", given, pairing) <= 4 + 1e-9))
+    assert np.all(
+        of("directional_curvature", given, pairing) <= of("smoothness", given) if pairing == "previous" else True
+    )
+    assert np.all(
+        (of("directional_curvature", given, pairing) >= 0.1 - 1e-9)
+        & (of("directional_curvature", given, pairing) <= 4 + 1e-9)
+    )
     assert np.abs(of("jerk", given, pairing)).max() < 1e-8
     assert set(of("violation_mass", given, pairing)) == {0.0}
 
@@ -69,7 +74,7 @@ def test_on_a_kink_the_curvature_is_two_over_lr_at_every_crossing():
     points = np.where(np.arange(42) % 2 == 0, start, start - lr)
     given = tables_of(*along(points, lambda x: abs(x[0]), np.sign), lr=lr)
     for pairing in PAIRINGS:
-        assert_allclose(of("curvature", given, pairing), 2 / lr)
+        assert_allclose(of("directional_curvature", given, pairing), 2 / lr)
     assert_allclose(of("convexity_gap", given, "next"), np.where(np.arange(41) % 2 == 0, -2 * start, -2 * (lr - start)))
     assert_allclose(of("weak_convexity", given, "next", "one_over_lr"), 1 / lr)
 
@@ -167,7 +172,7 @@ def test_the_population_is_judged_on_fresh_minibatches_only():
     problem = quadratic(HESSIAN, START, noise=0.3)
     x, z = walk(problem, 0.1, 200)
     given = tables_of(problem, x, z)
-    for name in ("convexity_gap", "forward_gap", "trapezoid_gap", "curvature"):
+    for name in ("convexity_gap", "forward_gap", "trapezoid_gap", "directional_curvature"):
         assert verdict(name, "convex on average", given)["status"] == "HOLDS"
         assert verdict(name, "convex on average", given, "next")["status"] == "NOT APPLICABLE"
     assert verdict("convexity_gap", "convex at every step", given, "next")["status"] == "HOLDS"

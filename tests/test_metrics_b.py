@@ -116,7 +116,7 @@ def test_pl_and_secant_without_convexity_have_the_constants_of_x2_plus_3_sin2():
     assert of("polyak_lojasiewicz_to_reference", given, "reference:point:0").min() == pytest.approx(0.17553, abs=1e-5)
     assert of("restricted_secant", given, "reference:point:0").min() == pytest.approx(0.696598, abs=1e-6)
     assert math.sqrt(of("error_bound", given, "reference:point:0").max()) == pytest.approx(8, abs=1e-4)
-    assert of("curvature", given).min() == pytest.approx(-4, abs=1e-4)
+    assert of("directional_curvature", given).min() == pytest.approx(-4, abs=1e-4)
 
 
 def test_of_a_star_convex_loss_the_gap_and_the_ratio_to_0_are_known():

@@ -38,8 +38,8 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_the_three_built_in_metrics_load():
-    assert list(metrics()) == ["convexity_gap", "smoothness", "update_correlation"]
+def test_the_built_in_metrics_load():
+    assert {"convexity_gap", "smoothness", "update_correlation"} <= set(metrics())
     assert broken_metrics() == {}
 
 

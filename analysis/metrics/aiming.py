@@ -5,6 +5,8 @@ from analysis.metric import Claim, Metric
 from analysis.rounding import LOSS_ERRORS, slope_rounding
 from analysis.series import exponential_mean, running_mean
 
+_theta = (gx_d + 0 * loss_x) / loss_x  # an infinite loss gives no ratio
+
 metric = Metric(
     name="aiming",
     family="B",
@@ -13,11 +15,11 @@ metric = Metric(
     paper="Aiming condition, Islamov et al. (2024), arXiv:2410.12455, table 1: ⟨∇f(x), x − proj(x, S)⟩ ≥ θ f(x)",
     formula="⟨∇f(x), x − x_r⟩ / f(x)",
     units=Units(),
-    value=gx_d / loss_x,  # ≥ θ > 0
+    value=_theta,  # ≥ θ > 0
     pairings=("reference",),
     blocks="no",
     ratio=(gx_d, loss_x),
-    tolerance=slope_rounding / loss_x.abs() + LOSS_ERRORS * u_loss * (gx_d / loss_x).abs(),
+    tolerance=slope_rounding / loss_x.abs() + LOSS_ERRORS * u_loss * _theta.abs(),
     series=(running_mean(), exponential_mean(0.99)),
     claims=(
         Claim(
@@ -26,7 +28,7 @@ metric = Metric(
             over="quantile",
             at_quantile=0.05,
             null_value=0.0,
-            says="Minibatch gradients aim at the reference point with some constant θ ≥ 0 at 95 % of the recorded "
+            says="The minibatch gradients aim at the reference point with some constant θ ≥ 0 at 95 % of the recorded "
             "steps: the 5 % quantile of the constant is at least 0. It depends on no norm.",
             caveat="Stated for losses at least 0 that a solution set brings to 0 (interpolation), with the reference "
             "for the nearest solution: away from interpolation a negative value does not refute convexity. Minibatch "

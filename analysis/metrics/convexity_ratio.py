@@ -9,7 +9,7 @@ from analysis.rounding import loss_difference_rounding, slope_rounding
 from analysis.series import Series
 
 _above = loss_x - loss_y
-_ratio = gx_d / _above
+_ratio = (gx_d + 0 * _above) / _above  # an infinite loss gives no ratio
 _noise = total(reference_noise)
 _frozen = pl.when(pl.col("pairing").cast(pl.String) == "reference:last").then(loss_x - loss_x.last())
 

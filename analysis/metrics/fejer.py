@@ -35,9 +35,9 @@ metric = Metric(
             null_value=0.0,
             says="At most half of the recorded steps lead away from the reference point, on minibatches as they came. "
             "Whole model, Euclidean norm.",
-            caveat="Pure noise leads away from every fixed point at a little more than half of its steps, but towards "
-            "its own last point at many: the share does not by itself support any property of the loss, compare the "
-            "negative controls.",
+            caveat="Pure noise leads away from every fixed point at most of its steps, and towards its own last point "
+            "at nearly all if there are many parameters: the share does not by itself support any property of the "
+            "loss. Compare the negative controls.",
         ),
     ),
     caveats=(

@@ -45,8 +45,8 @@ metric = Metric(
             says="The population loss lies above its tangents at the starts of the steps on average: the mean forward "
             "gap over the recorded steps is at least 0. Fresh minibatches; the same stand-in for small gaps. It "
             "depends on no norm.",
-            caveat="A linear or zero loss has 0. A mean at least 0 is compatible with single steps of either sign, and "
-            "is no statement about smoothness: it only bounds it from below by twice the gap over ‖x − y‖².",
+            caveat="A linear or zero loss has 0. A mean at least 0 does not exclude single steps below it. Smoothness "
+            "it only bounds from below, by twice the gap over ‖x − y‖².",
         ),
     ),
     caveats=(

@@ -11,7 +11,7 @@ metric = Metric(
     family="F",
     catalogue=("F2",),
     title="Variance of the minibatch gradient",
-    paper="Bounded-variance assumption E‖g − ∇F‖² ≤ σ²; McCandlish et al. (2018), arXiv:1812.06162, appendix A",
+    paper="Bounded-variance assumption E‖g − ∇F‖² ≤ σ²; compare McCandlish et al. (2018), arXiv:1812.06162",
     formula="‖g_a − g_b‖² / 4, g_a and g_b of the two halves of z_t",
     units=Units(loss=2, distance=-2),
     value=minibatch_noise,  # unbiased for tr Σ of g = (g_a + g_b)/2

@@ -10,7 +10,7 @@ metric = Metric(
     family="F",
     catalogue=("F1", "A12"),
     title="Squared gradient norm of the population loss",
-    paper="Product of two independent estimates; McCandlish et al. (2018), arXiv:1812.06162, appendix A",
+    paper="Product of two independent estimates of the gradient; compare McCandlish et al. (2018), arXiv:1812.06162",
     formula="⟨g_a, g_b⟩, g_a and g_b of the two halves of z_t",
     units=Units(loss=2, distance=-2),
     value=ga_gb,

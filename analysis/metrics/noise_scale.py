@@ -16,7 +16,7 @@ metric = Metric(
     family="F",
     catalogue=("F2",),
     title="Gradient noise scale, in minibatches",
-    paper="Simple noise scale B_simple = tr Σ / ‖∇F‖², McCandlish et al. (2018), arXiv:1812.06162, eq. 2.9",
+    paper="Simple noise scale B_simple = tr Σ / ‖∇F‖², McCandlish et al. (2018), arXiv:1812.06162",
     formula="‖g_a − g_b‖² / (4⟨g_a, g_b⟩); over a window Σ over Σ",
     units=Units(),
     value=_ratio,

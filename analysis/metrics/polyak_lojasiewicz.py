@@ -5,7 +5,7 @@ from analysis.metric import Claim, Metric
 from analysis.rounding import GRADIENT_ERRORS, LOSS_ERRORS
 from analysis.series import exponential_mean, running_mean
 
-_mu = ga_gb / (2 * loss_x)
+_mu = (ga_gb + 0 * loss_x) / (2 * loss_x)  # an infinite loss gives no ratio
 _rounding = GRADIENT_ERRORS * u_vector * (ga_ga * gb_gb).sqrt()
 
 metric = Metric(
@@ -13,7 +13,7 @@ metric = Metric(
     family="B",
     catalogue=("B14",),
     title="Polyak–Łojasiewicz constant of each step, smallest loss 0",
-    paper="Polyak–Łojasiewicz inequality, Karimi, Nutini, Schmidt (2016), arXiv:1608.04636, eq. 3",
+    paper="Polyak–Łojasiewicz inequality, Karimi, Nutini, Schmidt (2016), arXiv:1608.04636",
     formula="⟨g_a, g_b⟩ / (2 f(x)), g_a and g_b of the two halves of z_t",
     units=Units(loss=1, distance=-2),
     value=_mu,  # ≥ μ, up to the noise of the halves

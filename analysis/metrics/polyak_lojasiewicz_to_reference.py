@@ -8,8 +8,8 @@ from analysis.rounding import GRADIENT_ERRORS, loss_difference_rounding
 from analysis.series import exponential_mean, running_mean
 
 _above = loss_x - loss_y
-_higher = _above > loss_difference_rounding  # NaN counts as higher, and stays NaN
-_mu = ga_gb / (2 * _above)
+_lower = _above.is_finite() & (_above <= loss_difference_rounding)
+_mu = (ga_gb + 0 * _above) / (2 * _above)  # an infinite loss gives no ratio
 _rounding = GRADIENT_ERRORS * u_vector * (ga_ga * gb_gb).sqrt()
 
 metric = Metric(
@@ -17,10 +17,10 @@ metric = Metric(
     family="B",
     catalogue=("B14",),
     title="Polyak–Łojasiewicz constant of each step, above the loss of a reference point",
-    paper="Polyak–Łojasiewicz inequality, Karimi, Nutini, Schmidt (2016), arXiv:1608.04636, eq. 3",
+    paper="Polyak–Łojasiewicz inequality, Karimi, Nutini, Schmidt (2016), arXiv:1608.04636",
     formula="⟨g_a, g_b⟩ / (2 (f(x) − f(x_r))) where f(x) > f(x_r)",
     units=Units(loss=1, distance=-2),
-    value=pl.when(_higher).then(_mu),
+    value=pl.when(~_lower).then(_mu),
     pairings=("reference",),
     blocks="no",
     ratio=(ga_gb, 2 * _above),

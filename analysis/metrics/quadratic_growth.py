@@ -39,8 +39,8 @@ metric = Metric(
             over="quantile",
             at_quantile=0.05,
             null_value=0.0,
-            says="Minibatch losses f(·, z_t) lie above those of the reference point at 95 % of the recorded steps: the "
-            "5 % quantile of the growth constant is at least 0. Whole model, Euclidean norm.",
+            says="The minibatch losses f(·, z_t) lie above those of the reference point at 95 % of the recorded steps: "
+            "the 5 % quantile of the growth constant is at least 0. Whole model, Euclidean norm.",
             caveat="Single minibatches may prefer any point; a negative quantile does not refute quadratic growth of "
             "the population loss.",
         ),

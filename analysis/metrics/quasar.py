@@ -8,21 +8,21 @@ from analysis.rounding import loss_difference_rounding, slope_rounding
 from analysis.series import Series, exponential_mean, running_mean
 
 _above = loss_x - loss_y
-_higher = _above > loss_difference_rounding  # NaN counts as higher, and stays NaN
-_ratio = gx_d / _above
+_lower = _above.is_finite() & (_above <= loss_difference_rounding)
+_ratio = (gx_d + 0 * _above) / _above  # an infinite loss gives no ratio
 
 metric = Metric(
     name="quasar",
     family="B",
     catalogue=("B3",),
     title="Quasar-convexity constant of each step",
-    paper="Hinder, Sidford, Sohoni (2020), definition 1: f(x_*) ≥ f(x) + ⟨∇f(x), x_* − x⟩/γ, 0 < γ ≤ 1",
+    paper="Hinder, Sidford, Sohoni (2020), arXiv:1906.11985: f(x_*) ≥ f(x) + ⟨∇f(x), x_* − x⟩/γ, 0 < γ ≤ 1",
     formula="⟨∇f(x), x − x_r⟩ / (f(x) − f(x_r)) where f(x) > f(x_r)",
     units=Units(),
-    value=pl.when(_higher).then(_ratio),  # ≥ γ; ≥ 1 where star-convex
+    value=pl.when(~_lower).then(_ratio),  # ≥ γ; ≥ 1 where star-convex
     pairings=("reference",),
     blocks="no",
-    ratio=(pl.when(_higher).then(gx_d), pl.when(_higher).then(_above)),
+    ratio=(pl.when(~_lower).then(gx_d), pl.when(~_lower).then(_above)),
     tolerance=(slope_rounding + _ratio.abs() * loss_difference_rounding) / _above.abs(),
     series=(
         running_mean(),
@@ -36,7 +36,7 @@ metric = Metric(
             over="quantile",
             at_quantile=0.05,
             null_value=0.0,
-            says="Minibatch losses f(·, z_t) are quasar-convex with some constant, seen from 95 % of the recorded "
+            says="The minibatch losses f(·, z_t) are quasar-convex with some constant, seen from 95 % of the recorded "
             "steps: among steps with f(x_t, z_t) above f(x_r, z_t) by more than rounding, the 5 % quantile of the "
             "constant is at least 0. It depends on no norm.",
             caveat="Steps at which the reference is no better are left out, so that a poor reference is judged by few "
@@ -48,7 +48,7 @@ metric = Metric(
             at_least=1,
             over="quantile",
             at_quantile=0.05,
-            says="Minibatch losses f(·, z_t) are star-convex around the reference point, seen from 95 % of the "
+            says="The minibatch losses f(·, z_t) are star-convex around the reference point, seen from 95 % of the "
             "recorded steps at which they are above it by more than rounding: the 5 % quantile of the constant is at "
             "least 1. It depends on no norm.",
             caveat="A value below 1 refutes convexity of that minibatch loss between x_t and the reference, up to "

@@ -41,8 +41,8 @@ metric = Metric(
             over="quantile",
             at_quantile=0.05,
             null_value=0.0,
-            says="Minibatch gradients satisfy the restricted secant inequality towards the reference point with some μ "
-            "≥ 0 at 95 % of the recorded steps: the 5 % quantile is at least 0. Whole model, Euclidean norm.",
+            says="The minibatch gradients satisfy the restricted secant inequality towards the reference point with "
+            "some μ ≥ 0 at 95 % of the recorded steps: the 5 % quantile is at least 0. Whole model, Euclidean norm.",
             caveat="Noise of the minibatch scatters the values around the population's, so a negative quantile does "
             "not refute the inequality for the population loss.",
         ),

@@ -39,7 +39,7 @@ metric = Metric(
             over="quantile",
             at_quantile=0.05,
             null_value=0.0,
-            says="Minibatch losses f(·, z_t) are strongly convex towards the reference point with some μ ≥ 0, seen "
+            says="The minibatch losses f(·, z_t) are strongly convex towards the reference point with some μ ≥ 0, seen "
             "from 95 % of the recorded steps: the 5 % quantile is at least 0. Whole model, Euclidean norm.",
             caveat="A negative value refutes convexity of that minibatch loss between x_t and the reference; it does "
             "not refute star-convexity of the population loss.",

@@ -9,7 +9,7 @@ from analysis.series import exponential_mean, running_mean
 
 _resolved, _rounding = resolved(loss_x - loss_y - gx_d, -dg_d / 2, loss_difference_rounding)
 _above, _all = pl.when(_resolved > 0).then(_resolved).otherwise(0 * _resolved), _resolved.abs()
-_positive = pl.when(_resolved.is_nan()).then(_resolved).when(_resolved > 0).then(1.0).when(_resolved <= 0).then(0.0)
+_positive = pl.when(_resolved > 0).then(1.0).otherwise(0.0) + 0 * _resolved  # no gap, no sign
 
 metric = Metric(
     name="violation_mass",
@@ -22,6 +22,7 @@ metric = Metric(
     pairings=("previous", "next"),
     blocks="no",
     ratio=(_above, _all),
+    tolerance=pl.when(_all <= _rounding).then(1.0).otherwise(0.0),  # its sign is rounding
     series=(running_mean(), exponential_mean(0.99)),
     claims=(
         Claim(
@@ -30,6 +31,7 @@ metric = Metric(
             over="ratio",
             numerator=_above,
             denominator=_all,
+            tolerance=_rounding,
             says="Of the summed sizes of the convexity gaps of the minibatch losses f(·, z_t), positive gaps make up "
             "at most 5 % over the recorded steps: Σ max(gap, 0) / Σ |gap|. Convexity of every minibatch loss predicts "
             "0. No norm enters.",

@@ -1,5 +1,7 @@
 """Weak convexity: how much of a parabola must be added to make the loss convex along the step."""
 
+import polars as pl
+
 from analysis.columns import Units, d_d, dg_d, gx_d, loss_x, loss_y, lr_d, value
 from analysis.metric import Caution, Claim, Metric
 from analysis.rounding import loss_difference_rounding, resolved
@@ -13,7 +15,8 @@ metric = Metric(
     family="A",
     catalogue=("A6",),
     title="Weak-convexity modulus needed by each step",
-    paper="f is ρ-weakly convex if f + ρ‖·‖²/2 is convex; every step then has 2·gap/‖x − y‖² ≤ ρ",
+    paper="f is ρ-weakly convex if f + ρ‖·‖²/2 is convex, Davis, Drusvyatskiy (2018), arXiv:1803.06523; every step "
+    "then has 2 gap/‖x − y‖² ≤ ρ",
     formula="2 (f(x) − f(y) − ⟨∇f(x), x − y⟩) / ‖x − y‖²",
     units=Units(loss=1, distance=-2),
     value=2 * _resolved / d_d,  # ≤ ρ; ≤ 0 where convex
@@ -33,12 +36,13 @@ metric = Metric(
             null_value=0.0,
             optimizers=("SGD",),
             optimizers_why="the learning rate is a Euclidean step length per gradient only in gradient descent",
-            says="Minibatch losses f(·, z_t) are weakly convex with a modulus below 1/lr along 99 % of the recorded "
-            "steps: the 99 % quantile of the modulus a step needs, times the learning rate of that step, is at most 1. "
-            "Whole model, Euclidean norm. Gaps below the rounding of the loss difference are taken from the gradients.",
+            says="The minibatch losses f(·, z_t) are weakly convex with a modulus below 1/lr along 99 % of the "
+            "recorded steps: the 99 % quantile of the modulus a step needs, times the learning rate of that step, is "
+            "at most 1. Whole model, Euclidean norm. Gaps below the rounding of the loss difference are taken from the "
+            "gradients.",
             caveat="Weak convexity holds with some modulus wherever f has bounded curvature on a bounded set, so only "
-            "the size against 1/lr informs: below it, lr steps behave as on a convex loss plus noise. It does not "
-            "bound curvature across the path, nor refute convexity of the population loss.",
+            "its size against 1/lr informs: analyses by the Moreau envelope need lr below 1/ρ. It does not bound "
+            "curvature across the path, nor refute convexity of the population loss.",
             cautions=(
                 Caution("momentum", 0, "With momentum b the effective rate is lr/(1 − b)."),
                 Caution("random_scale", 1, "Randomly scaled steps: the effective rate is lr times the random factor."),
@@ -48,11 +52,13 @@ metric = Metric(
             name="does not keep growing",
             at_most=0,
             over="trend",
+            quantity=pl.when(value > 0).then(value).otherwise(0 * value),
             null_value=0.0,
-            says="The modulus of weak convexity that minibatch losses need along the steps is, on average over the "
-            "second half of the run, not above that over the first half. Whole model, Euclidean norm.",
+            says="The modulus of weak convexity that the minibatch losses need along the steps, 0 where they need "
+            "none, is on average over the second half of the run, not above that over the first half. Whole model, "
+            "Euclidean norm.",
             caveat="Growth refutes one modulus that is tight all along the path, not weak convexity with a larger one. "
-            "Values below 0 (convex steps) enter the mean as they are.",
+            "Steps that need none count as 0.",
         ),
     ),
     caveats=(

@@ -6,7 +6,7 @@ from analysis.rounding import gradient_difference_rounding
 from analysis.series import exponential_mean, running_max, running_mean
 
 metric = Metric(
-    name="curvature",
+    name="directional_curvature",
     family="A",
     catalogue=("A4", "C2"),
     title="Directional curvature of each step",
@@ -40,8 +40,8 @@ metric = Metric(
             over="quantile",
             at_quantile=0.05,
             null_value=0.0,
-            says="Minibatch losses f(·, z_t) curve upwards along 95 % of the recorded steps: the 5 % quantile of the "
-            "directional curvature is at least 0. Whole model, Euclidean norm.",
+            says="The minibatch losses f(·, z_t) curve upwards along 95 % of the recorded steps: the 5 % quantile of "
+            "the directional curvature is at least 0. Whole model, Euclidean norm.",
             caveat="It does not refute convexity of the population loss: minibatch curvature scatters around the "
             "population's. Null value of a linear loss: 0.",
         ),
