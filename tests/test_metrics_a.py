@@ -208,6 +208,7 @@ def test_a_concave_loss_fails_what_a_convex_one_holds():
     ):
         assert verdict(name, claim, given)["status"] == "FAILS", (name, claim)
     assert verdict("convexity_gap", "mostly convex", given)["estimate"] == 1
+    assert set(of("violation_mass", given)) == {1.0}
 
 
 def test_where_the_forward_gap_drowns_in_rounding_the_gradients_decide():

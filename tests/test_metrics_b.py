@@ -262,6 +262,22 @@ def test_a_paired_reference_loss_pulls_the_ratio_to_one_and_a_frozen_one_inflate
     assert gap == pytest.approx(-(h * e * e).sum() / 2)  # the gap is clean
 
 
+def test_taking_the_bias_of_the_reference_off_the_ratio_gives_that_of_the_population():
+    copies, spread = 1000, np.sqrt([1.0, 0.5, 0.2])
+    h = np.full(3, 0.02)
+    problem = noisy(spread, h, np.full(3, 15.0), copies)
+    x, z = walk(problem, 0.2, 60)
+    given = tables_of(problem, x, z, lr=0.2, halves=split(problem, np.tile(spread, copies)))
+    e, losses = x[:-1] - x[-1], 0.02 * (x[:-1] ** 2 - x[-1] ** 2).sum(axis=1) / 2
+    slopes = (0.02 * x[:-1] * e).sum()
+    true, frozen = slopes / losses.sum(), of("reference_slope", given, "reference:last").sum() / losses.sum()
+    found = verdict("convexity_ratio", "at least 1", given, "reference:last")
+    adds, pulls = (float(part.split()[1]) for part in found["biases"].split("; R"))
+    assert frozen - true == pytest.approx(adds, rel=0.15)
+    assert found["estimate"] - true == pytest.approx(pulls, rel=0.15)
+    assert true > found["estimate"] > 1
+
+
 def test_alpha_beta_of_the_published_example_holds_at_2_5_and_2_and_not_at_1_and_0():
     shift = np.array([0.0, 1.0])
     problem = Problem(
@@ -275,6 +291,14 @@ def test_alpha_beta_of_the_published_example_holds_at_2_5_and_2_and_not_at_1_and
     holds = verdict("alpha_beta", "α = 2.5, β = 2", given, "reference:run:best")
     assert (holds["status"], holds["violations"]) == ("HOLDS", 0)
     assert verdict("alpha_beta", "α = 1, β = 0", given, "reference:run:best")["status"] == "FAILS"
+
+
+def test_the_smallest_beta_of_a_step_makes_its_residual_0():
+    given = tables_of(*along([0.5, 2.0, 0.0], lambda x: x[0] ** 2, lambda x: 2 * x), {"point:1": np.ones(1)})
+    found = of("alpha_beta", given, "reference:point:1")
+    assert_allclose(found, [0.425, 0])
+    slope, loss, above = -0.5, 0.25, 0.25 - 1
+    assert slope - (found[0] + 0.1) * above + found[0] * loss == pytest.approx(0)
 
 
 def test_feasible_constants_are_those_that_hold_at_every_step():

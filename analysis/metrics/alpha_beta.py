@@ -45,12 +45,7 @@ metric = Metric(
 )
 
 
-def feasible(
-    slope: npt.NDArray[np.float64],
-    loss: npt.NDArray[np.float64],
-    reference: npt.NDArray[np.float64],
-    largest: float = 10,
-) -> npt.NDArray[np.float64]:
+def feasible(slope: Floats, loss: Floats, reference: Floats, largest: float = 10) -> Floats:
     """Corners ``(α, β)`` of the constants in ``[0, largest]²`` with α ≥ β that hold at every step, shape ``(k, 2)``.
 
     Args:

@@ -19,18 +19,21 @@ def _so_far(above: pl.Expr) -> pl.Expr:
     return pl.when(defined).then(gx_d).cum_sum() / pl.when(defined).then(above).cum_sum()
 
 
+_slopes, _losses = gx_d.sum(), _above.sum()
+_clean = pl.when(_losses > _noise).then(_losses - _noise)
 _biases = (
     Bias(
         "R3",
-        "The reference was made with the gradients in the numerator: what noise adds to the ratio, at most, for SGD. "
-        "Needs half batches; for Adam about lr Σ_i σ_i a step, which is not estimated.",
-        _noise / _above.sum(),
+        "The reference was made with the gradients in the numerator: what noise would add to the ratio if the "
+        "reference loss were a frozen number, at most, for SGD. Needs half batches; for Adam, where noise gives about "
+        "lr Σ_i σ_i a step, it is not estimated; not bounded where noise alone could make up the denominator",
+        _noise / _clean,
     ),
     Bias(
         "R5",
-        "The same noise is in numerator and denominator, for the reference loss is on z_t too: it pulls the ratio "
-        "towards 1, at most by this much.",
-        gx_d.sum() / _above.sum() - (gx_d.sum() - _noise) / (_above.sum() - _noise),
+        "The reference loss is on z_t too, so that the noise of R3 is in numerator and denominator and pulls the ratio "
+        "towards 1: by how much, at most",
+        _slopes / _losses - (_slopes - _noise) / _clean,
     ),
 )
 
