@@ -264,12 +264,11 @@ def test_a_paired_reference_loss_pulls_the_ratio_to_one_and_a_frozen_one_inflate
 
 def test_taking_the_bias_of_the_reference_off_the_ratio_gives_that_of_the_population():
     copies, spread = 1000, np.sqrt([1.0, 0.5, 0.2])
-    h = np.full(3, 0.02)
-    problem = noisy(spread, h, np.full(3, 15.0), copies)
+    problem = noisy(spread, np.full(3, 0.005), np.full(3, 60.0), copies)
     x, z = walk(problem, 0.2, 60)
     given = tables_of(problem, x, z, lr=0.2, halves=split(problem, np.tile(spread, copies)))
-    e, losses = x[:-1] - x[-1], 0.02 * (x[:-1] ** 2 - x[-1] ** 2).sum(axis=1) / 2
-    slopes = (0.02 * x[:-1] * e).sum()
+    e, losses = x[:-1] - x[-1], 0.005 * (x[:-1] ** 2 - x[-1] ** 2).sum(axis=1) / 2
+    slopes = (0.005 * x[:-1] * e).sum()
     true, frozen = slopes / losses.sum(), of("reference_slope", given, "reference:last").sum() / losses.sum()
     found = verdict("convexity_ratio", "at least 1", given, "reference:last")
     adds, pulls = (float(part.split()[1]) for part in found["biases"].split("; R"))
