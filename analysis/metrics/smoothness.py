@@ -45,8 +45,8 @@ metric = Metric(
                 Caution(
                     "momentum",
                     0,
-                    "With momentum b the step is not lr·g: the stability limit of full-batch quadratics is 2(1+b)/lr "
-                    "(heavy ball), so a value above 2/lr does not mean instability.",
+                    "With momentum b the step is not lr·g: the stability limit of full-batch "
+                    "quadratics is 2(1+b)/lr (heavy ball), so a value above 2/lr does not mean instability.",
                 ),
                 Caution("clip_factor", 1, "Clipping shortens steps: the effective rate is lr times the clip factor."),
                 Caution("random_scale", 1, "Randomly scaled steps: the effective rate is lr times the random factor."),

@@ -28,8 +28,8 @@ metric = Metric(
             says="The new gradient ⟨∇f(x_t, z_t), x_t − x_{t−1}⟩ is at most 0 on average over the recorded steps, as "
             "analyses that rest on the descent lemma expect. Population, fresh minibatches; it depends on no norm.",
             caveat="Null values: 0 for pure noise; on a convex quadratic with curvature h and gradient noise s² "
-            "stationary SGD has lr² h s²/(2 − lr h) > 0 with no loss change; noise-free descent has −lr h² e² (1 − lr "
-            "h), positive for 1/h < lr < 2/h although the loss falls at every step. A positive value refutes "
+            "stationary SGD has lr² h s²/(2 − lr h) > 0 with no loss change; noise-free descent has −lr h² e² (1 − "
+            "lr h), positive for 1/h < lr < 2/h although the loss falls at every step. A positive value refutes "
             "monotone-descent arguments, not convexity or smoothness. Sampling without replacement biases it up.",
         ),
     ),
