@@ -81,6 +81,7 @@ def tables_of(w: Walk, pairings: tuple[str, ...] = ("previous", "next"), **facts
     n, block = len(w.z), pl.Enum([MODEL])
     rows = [_pair(w, "previous", t, w.x[t], w.x[t - 1]) for t in range(1, n) if "previous" in pairings]
     rows += [_pair(w, "next", t, w.x[t + 1], w.x[t]) for t in range(n) if "next" in pairings]
+    rows += [_pair(w, "unpaired", t, w.x[t], w.x[t - 1], w.z[t - 1]) for t in range(1, n) if "unpaired" in pairings]
     geometry = {"pairing": pairing_type(()), "step": pl.Int64, "block": block, **dict.fromkeys(GEOMETRY, pl.Float64)}
     path = {"step": pl.Int64, "block": block, **dict.fromkeys(PATH, pl.Float64)}
     losses = {
@@ -98,15 +99,16 @@ def tables_of(w: Walk, pairings: tuple[str, ...] = ("previous", "next"), **facts
     )
 
 
-def _pair(w: Walk, pairing: str, t: int, x: Array, y: Array) -> dict[str, Any]:
+def _pair(w: Walk, pairing: str, t: int, x: Array, y: Array, other: Array | None = None) -> dict[str, Any]:
     f, grad, z = w.problem.f, w.problem.grad, w.z[t]
-    d, gx, gy = x - y, grad(x, z), grad(y, z)
+    at_y = z if other is None else other
+    d, gx, gy = x - y, grad(x, z), grad(y, at_y)
     dg = gx - gy
     products = {"d_d": d @ d, "gx_d": gx @ d, "gy_d": gy @ d, "dg_d": dg @ d, "dg_dg": dg @ dg}
     products |= {"gx_gx": gx @ gx, "gy_gy": gy @ gy, "gx_gy": gx @ gy}
     norms = {"d_norms": np.sqrt(d @ d), "dg_norms": np.sqrt(dg @ dg)}
     keys = {"pairing": pairing, "step": t, "block": MODEL}
-    return {**keys, "loss_x": f(x, z), "loss_y": f(y, z), **products, **norms}
+    return {**keys, "loss_x": f(x, z), "loss_y": f(y, at_y), **products, **norms}
 
 
 def _path(w: Walk) -> list[dict[str, Any]]:
