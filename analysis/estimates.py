@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from analysis.envelope import envelope
 from analysis.evidence import Evidence, Floats
 from analysis.metric import Claim
 from analysis.shares import quantile_interval, share_interval
@@ -162,6 +163,35 @@ def _share(claim: Claim, evidence: Evidence) -> Estimate:
     )
 
 
+def _envelope(claim: Claim, evidence: Evidence) -> Estimate:
+    """How often the second half lies above the envelope of the first, in units of the nominal share."""
+    p, defined = claim.at_quantile or 0.5, evidence.defined
+    if evidence.regressors is None:
+        raise ValueError("an envelope needs regressors")
+    quantity, tolerance = evidence.quantity[defined], evidence.tolerance[defined]
+    nothing = Estimate(mean_interval(quantity), "", math.nan, math.nan, quantity, "")
+    if len(quantity) < 2:
+        few = f"too few effective samples: {nothing.interval.shortfall}"
+        return replace(nothing, interval=replace(nothing.interval, estimate=math.nan), obstacle=few)
+    found = envelope(quantity, evidence.regressors[defined], np.where(np.isnan(tolerance), np.inf, tolerance), p)
+    low, high = _ends(claim, found.rate)
+    terms = ["", *(f" · {part}" for part in claim.regressors)]
+    fitted = " + ".join(
+        f"{c:.4g} [{lower:.4g}, {upper:.4g}]{term}"
+        for c, lower, upper, term in zip(found.coefficients, found.lower, found.upper, terms, strict=True)
+    )
+    return Estimate(
+        interval=found.rate,
+        what=f"share of the second half above the envelope over the nominal {1 - p:.3g}",
+        low=low,
+        high=high,
+        excess=found.above,
+        bound=f"{claim.bound:g} times the nominal share",
+        contained=f"{claim.bound:g} times the nominal share",
+        beside=f"; envelope of the first half: {fitted}",
+    )
+
+
 def _ends(claim: Claim, interval: Interval, bound: float | None = None) -> tuple[float, float]:
     """The ends of the interval, measured beyond the bound, the nearer one first."""
     at = claim.bound if bound is None else bound
@@ -186,4 +216,5 @@ _RULES: dict[str, Callable[[Claim, Evidence], Estimate]] = {
     "quantile": _quantile,
     "equivalent": _equivalent,
     "share": _share,
+    "envelope": _envelope,
 }

@@ -18,9 +18,8 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
-from analysis.statistics import CONFIDENCE, Interval, Values, mean_interval, moments
+from analysis.statistics import CONFIDENCE, Interval, Values, mean_interval, moments, t_quantile
 
 Events = npt.NDArray[np.bool_]
 
@@ -79,9 +78,9 @@ def quantile_interval(values: Values, p: float, confidence: float = CONFIDENCE) 
 
 
 def _wilson(share: float, effective: float, windows: int, confidence: float) -> tuple[float, float]:
-    z2 = float(stats.t.ppf((1 + confidence) / 2, windows)) ** 2 if windows else math.inf
-    if not math.isfinite(z2):
+    if not windows:
         return 0.0, 1.0
+    z2 = t_quantile(windows, confidence) ** 2
     middle = (share + z2 / (2 * effective)) / (1 + z2 / effective)
     half = math.sqrt(z2 * share * (1 - share) / effective + z2**2 / (4 * effective**2)) / (1 + z2 / effective)
     # exact at the ends: rounding must not leave 1e-19 of a share that never was

@@ -10,6 +10,7 @@ minibatches is an independent draw at each step given the path, so that only the
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -139,7 +140,7 @@ def ratio_interval(
     of = moments(np.column_stack([numerator, denominator]))
     sums = [_scaled(_interval(of, n, confidence, i), float(n)) for i in (0, 1)]
     decides = mean_interval(numerator - bound * denominator, confidence)
-    low, high = _fieller(of, _quantile(of.windows, confidence))
+    low, high = _fieller(of, t_quantile(of.windows, confidence))
     estimate = sums[0].estimate / sums[1].estimate if sums[1].estimate else math.nan
     return RatioInterval(replace(decides, estimate=estimate, lower=low, upper=high), decides, *sums)
 
@@ -218,12 +219,14 @@ def _windows(n: int) -> int:
     return int(np.clip(n // (2 * BATCH_LONG), WINDOWS_LEAST, WINDOWS_MOST))
 
 
-def _quantile(windows: int, confidence: float) -> float:
+@lru_cache
+def t_quantile(windows: int, confidence: float) -> float:
+    """How many standard errors an interval reaches to either side; NaN without a window."""
     return float(stats.t.ppf((1 + confidence) / 2, windows)) if windows else math.nan
 
 
 def _interval(of: Moments, samples: int, confidence: float, column: int = 0) -> Interval:
-    half = _quantile(of.windows, confidence) * float(of.error[column])
+    half = t_quantile(of.windows, confidence) * float(of.error[column])
     mean, effective, memory = (float(v[column]) for v in (of.mean, of.effective, of.memory))
     return Interval(mean, mean - half, mean + half, effective, 2 * of.windows, samples, of.batch, memory)
 

@@ -156,7 +156,7 @@ def _by_interval(claim: Claim, evidence: Evidence, finding: Finding, found: Esti
     if found.obstacle:
         return INCONCLUSIVE, found.obstacle
     if interval.shortfall:
-        too_few = INCONCLUSIVE, f"too few effective samples: {interval.shortfall}"
+        too_few = INCONCLUSIVE, f"too few effective samples: {interval.shortfall}{found.beside}"
         return _one_sided(evidence, finding, found, interval.shortfall) or too_few
     shown = f"{what} {interval.estimate:.6g}, 95 % interval [{interval.lower:.6g}, {interval.upper:.6g}]"
     if found.resolution <= finding.tolerance:
