@@ -84,7 +84,7 @@ def joined(table: pl.LazyFrame, path: pl.LazyFrame, tables: Tables, needed: Iter
 def with_previous(steps: pl.LazyFrame) -> pl.LazyFrame:
     """The step records with what is derived from them; of the step before it is null after a gap.
 
-    ``change`` is that of the loss over the step on its own minibatch, ``scale_least`` and ``scale_most`` are of the run.
+    ``change`` is that of the loss over the step on its own minibatch; ``scale_least`` and ``scale_most`` are the run's.
     """
     names = set(steps.collect_schema())
     if {"loss", "loss_next"} <= names:

@@ -109,7 +109,7 @@ def _numbers(claim: Claim, evidence: Evidence, found: Estimate) -> Finding:
 def _worst(excess: Floats, tolerance: Floats, beyond: Flags) -> int:
     if not beyond.any():
         return int(np.argmax(excess))
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         return int(np.argmax(np.where(beyond, excess / tolerance, -np.inf)))
 
 

@@ -1,4 +1,4 @@
-"""Walks on known losses and what every table says of them, in plain numpy: fresh and in-sample pairs, paths, records."""
+"""Walks on known losses and what every table says of them, in plain numpy: pairs of each kind, paths, records."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -97,6 +97,24 @@ def tables_of(w: Walk, pairings: tuple[str, ...] = ("previous", "next"), **facts
         records.with_columns(pl.col(name).cast(pl.Float64) for name in ({*losses, *several} - {"epoch"})).lazy(),
         replace(FACTS, parameters=w.x.shape[1], **facts),
     )
+
+
+def rows_of(
+    columns: dict[str, Any], pairing: str = "previous", steps: dict[str, Any] | None = None, **facts: Any
+) -> Tables:
+    """Tables with these columns, shape ``(n,)``, of the model at steps 1 to n, wherever formulas expect them."""
+    n = len(next(iter(columns.values())))
+    reference = pairing.partition(":")[2]
+    references = (reference,) if reference else ()
+    keys = {"pairing": [pairing] * n, "step": np.arange(1, n + 1), "block": [MODEL] * n}
+    schema: dict[str, Any] = {"pairing": pairing_type(references), "step": pl.Int64, "block": pl.Enum([MODEL])}
+    products = {"d_d": np.ones(n), **columns}
+    geometry = pl.DataFrame(
+        {**keys, **products}, schema={**schema, **dict.fromkeys(products, pl.Float64)}, strict=False
+    )
+    path = pl.DataFrame(schema={"step": pl.Int64, "block": pl.Enum([MODEL])})
+    records = pl.DataFrame({"step": np.arange(n + 1), "lr": np.full(n + 1, 0.1), **(steps or {})})
+    return Tables(geometry.lazy(), path.lazy(), records.lazy(), replace(FACTS, references=references, **facts))
 
 
 def _pair(w: Walk, pairing: str, t: int, x: Array, y: Array, other: Array | None = None) -> dict[str, Any]:

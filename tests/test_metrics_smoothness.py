@@ -8,8 +8,7 @@ from numpy.testing import assert_allclose
 from analysis.measure import measure
 from analysis.registry import metrics
 from tests.problems import Problem, kink, positive_definite, quadratic
-from tests.recorded_walks import Walk, along, isotropic, tables_of, walk
-from tests.tables_by_hand import geometry_tables
+from tests.recorded_walks import Walk, along, isotropic, rows_of, tables_of, walk
 
 METRICS = metrics()
 
@@ -99,17 +98,11 @@ def test_unpaired_minibatches_show_a_law_of_the_noise_that_is_never_judged(momen
 
 
 def test_noise_of_the_hessian_biases_smoothness_up():
-    random = np.random.default_rng(0)
-    problem = Problem(
-        f=lambda x, z: float(z[0] * x @ x / 2),
-        grad=lambda x, z: z[0] * x,
-        start=np.ones(2),
-        draw=lambda r: r.choice([1.0, 3.0], size=1),
-    )
-    x = random.normal(size=(2001, 2))
-    w = Walk(problem, x, [problem.draw(random) for _ in range(2000)], np.zeros((2000, 2)), {"lr": 0.1})
-    squared = column("smoothness", tables_of(w, ("previous",))) ** 2
-    assert squared.mean() == pytest.approx(5, rel=0.03)  # E h², and the population's is (E h)² = 4
+    problem = Problem(f=lambda x, z: float(z[0] * x @ x / 2), grad=lambda x, z: z[0] * x, start=np.ones(2))
+    x = np.random.default_rng(0).normal(size=(42, 2))
+    w = Walk(problem, x, [np.array([1.0 + 2 * (t % 2)]) for t in range(41)], np.zeros((41, 2)), {"lr": 0.1})
+    squared = column("smoothness", tables_of(w)) ** 2
+    assert squared.mean() == pytest.approx(5)  # E h² of curvatures 1 and 3; the population's is (E h)² = 4
 
 
 @pytest.mark.parametrize("lr", [0.3, 0.01])
@@ -142,7 +135,7 @@ def test_steps_are_adapted_where_lr_is_below_2_over_directional_smoothness(lr, s
 def test_the_sum_of_tensor_norms_lies_between_the_tensors_own_ratios():
     d, dg = np.array([[3.0, 0.1], [1.0, 2.0]]), np.array([[1.0, 7.0], [1.0, 1.0]])  # tensor norms at two steps
     rows = {"d_norms": d.sum(1), "dg_norms": dg.sum(1), "d_d": (d**2).sum(1), "dg_dg": (dg**2).sum(1)}
-    found = column("smoothness", geometry_tables(rows), of="authors_2023")
+    found = column("smoothness", rows_of(rows), of="authors_2023")
     assert_allclose(found, dg.sum(1) / d.sum(1))
     assert ((dg / d).min(1) <= found).all()
     assert (found <= (dg / d).max(1)).all()
@@ -199,6 +192,31 @@ def test_semi_smoothness_of_any_step_obeys_its_constants():
     assert (column("semi_smoothness", given, "next") <= bound + 1e-9).all()
 
 
+def fitted(name, claim, points, f, slope):
+    """Constant and slope of the envelope, as the verdict words them."""
+    result = verdict(name, claim, tables_of(along(points, f, slope), ("next",)), "next")
+    constants = result["reason"].partition("envelope of the first half: ")[2].split(" + ")
+    return result["status"], [float(part.split()[0]) for part in constants]
+
+
+def test_the_envelopes_find_the_constants_of_known_losses():
+    random = np.random.default_rng(5)
+    across = np.column_stack([np.full(1200, 1e-12), -random.uniform(0.05, 2, size=1200)]).ravel()
+    status, (c2, c1) = fitted("semi_smoothness", "semi-smooth", across, _bent, _bent_slope)
+    assert (status, c2, c1) == ("HOLDS", pytest.approx(0.5, rel=1e-3), pytest.approx(2 * np.sqrt(2), rel=1e-3))
+    claim, apart = "affine in the step length", random.normal(size=2401)
+    status, (jump, smooth) = fitted("gradient_jump", claim, apart, lambda x: x**2, lambda x: 2 * x)
+    assert (status, jump, smooth) == ("HOLDS", pytest.approx(0, abs=1e-6), pytest.approx(2))
+    status, (jump, smooth) = fitted("gradient_jump", claim, across, np.abs, np.sign)
+    assert (status, jump, smooth) == ("HOLDS", pytest.approx(2), pytest.approx(0, abs=1e-6))
+
+
+def test_the_envelope_of_an_exponential_loss_has_no_l0_and_the_slope_of_a_finite_step():
+    points = np.concatenate([np.arange(2, -2, -0.1), np.arange(2, -2, -0.1)] * 15)  # 0.1 to the left, and back again
+    down = fitted("l0_l1", "(L0, L1)-smooth", points, lambda x: np.exp(-x), lambda x: -np.exp(-x))
+    assert down == ("HOLDS", [pytest.approx(0, abs=1e-3), pytest.approx((np.exp(0.1) - 1) / 0.1, rel=1e-3)])
+
+
 @pytest.mark.parametrize("distance", [1e-1, 1e-3])
 def test_reference_smoothness_needs_one_minibatch_at_both_points(distance):
     size, h = 4000, 2.0
@@ -208,23 +226,23 @@ def test_reference_smoothness_needs_one_minibatch_at_both_points(distance):
     z, other = random.normal(size=(2, size))
     for at_reference, expected, rtol in ((z, h, 1e-6), (other, np.sqrt(2 * size) / distance, 0.05)):
         dg = h * away + z - at_reference
-        rows = {"d_d": [distance**2], "dg_dg": [dg @ dg], "pairing": ["reference:last"]}
-        found = column("reference_smoothness", geometry_tables(rows, references=("last",)), "reference:last")
+        given = rows_of({"d_d": [distance**2], "dg_dg": [dg @ dg]}, "reference:last")
+        found = column("reference_smoothness", given, "reference:last")
         assert found[0] == pytest.approx(expected, rel=rtol)
 
 
 def test_reference_smoothness_meets_the_rate_of_the_step_that_leaves():
     n = 300
-    rows = {"d_d": np.ones(n), "dg_dg": np.full(n, 9.0), "pairing": ["reference:last"] * n}
+    products = {"dg_dg": np.full(n, 9.0), "gx_gx": np.ones(n), "gy_gy": np.ones(n)}
     for lr, status in ((0.5, "HOLDS"), (0.9, "FAILS")):
-        given = geometry_tables(rows, {"lr": [lr] * (n + 1)}, references=("last",))
+        given = rows_of(products, "reference:last", {"lr": [lr] * (n + 1)})
         result = verdict("reference_smoothness", "below 2/lr", given, "reference:last")
         assert (result["status"], result["estimate"]) == (status, pytest.approx(3 * lr))
 
 
 @pytest.mark.parametrize("name", ["smoothness", "directional_smoothness", "local_lipschitz", "smoothness_linf"])
 def test_what_grows_along_a_quartic_fails_and_what_falls_does_not(name):
-    x = np.linspace(1, 3, 1001) + 1e-3 * np.random.default_rng(0).normal(size=1001)
+    x = np.random.default_rng(0).random(801) + np.repeat([1.0, 2.0], [400, 401])
     for points, status in ((x, "FAILS"), (x[::-1], "HOLDS")):
         given = tables_of(along(points, lambda v: v**4 / 4, lambda v: v**3), ("previous",))
         assert verdict(name, "does not keep growing", given)["status"] == status
@@ -257,7 +275,7 @@ def test_in_adams_metric_a_diagonal_quadratic_is_at_most_its_largest_preconditio
     d[0] = np.eye(8)[np.argmax(h / root)]
     q = h * d
     rows = {"dg_d": (q * d).sum(1), "dd_adam": (root * d**2).sum(1), "qq_adam": (q**2 / root).sum(1)}
-    given = with_path(rows, optimizer_class="torch.optim.adamw.AdamW")
+    given = rows_of(rows, optimizer_class="torch.optim.adamw.AdamW")
     found = column("smoothness_adam", given)
     assert (found <= (h / root).max() * (1 + 1e-12)).all()
     assert found[0] == pytest.approx((h / root).max())
@@ -268,15 +286,9 @@ def test_in_adams_metric_a_diagonal_quadratic_is_at_most_its_largest_preconditio
 def test_adams_limit_is_38_over_lr_at_beta_09(sharpness, status):
     lr, n = 0.01, 300
     rows = {"dd_adam": np.ones(n), "qq_adam": np.full(n, (sharpness / lr) ** 2)}
+    rows |= dict.fromkeys(("dg_dg", "gx_gx", "gy_gy"), np.ones(n))
     steps = {"lr": [lr] * (n + 1), "betas.0": [0.9] * (n + 1)}
-    result = verdict("smoothness_adam", "below Adam's limit", with_path(rows, steps, optimizer_class="AdamW"))
+    result = verdict("smoothness_adam", "below Adam's limit", rows_of(rows, steps=steps, optimizer_class="AdamW"))
     assert (result["status"], result["estimate"]) == (status, pytest.approx(2 * sharpness / 38))
-    plain = verdict("smoothness_adam", "below Adam's limit", with_path(rows, steps))
+    plain = verdict("smoothness_adam", "below Adam's limit", rows_of(rows, steps=steps))
     assert plain["status"] == "NOT APPLICABLE"
-
-
-def with_path(rows, steps=None, **facts):
-    """Tables whose geometry holds columns of the path as well, for formulas do not ask where a column stands."""
-    given = geometry_tables(rows, steps, **facts)
-    extra = [pl.Series(name, np.asarray(of, float)) for name, of in rows.items()]
-    return type(given)(given.geometry.with_columns(*extra), given.path, given.steps, given.facts)

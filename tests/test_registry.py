@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import analysis.metrics
 from analysis import registry
 from analysis.measure import measure
 from analysis.registry import broken_metrics, metrics
@@ -38,8 +39,9 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_the_three_built_in_metrics_load():
-    assert list(metrics()) == ["convexity_gap", "smoothness", "update_correlation"]
+def test_every_built_in_file_loads_and_is_named_after_its_metric():
+    files = Path(analysis.metrics.__file__).parent.glob("[!_]*.py")
+    assert list(metrics()) == sorted(file.stem for file in files)
     assert broken_metrics() == {}
 
 

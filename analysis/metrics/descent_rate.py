@@ -16,9 +16,9 @@ metric = Metric(
     title="Share of steps on which the loss rises",
     paper="Monotone descent, which the descent lemma promises for lr < 2/L; see Tran, Zhang, Cutkosky (2024), "
     "arXiv:2407.01825, section 4.2",
-    formula="1 if f(x) − f(y) > rounding, else 0",
+    formula="1 if f(x) > f(y), else 0",
     units=Units(),
-    value=(_change > loss_rounding).cast(pl.Float64) + 0 * _change,  # a loss that is no number stays none
+    value=(_change > 0).cast(pl.Float64) + 0 * _change,  # a loss that is no number stays none
     tolerance=pl.lit(0.0),
     pairings=("previous", "next"),
     blocks="no",

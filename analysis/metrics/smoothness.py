@@ -1,5 +1,7 @@
 """Local smoothness: how fast the gradient changes along each step."""
 
+from dataclasses import replace
+
 from analysis.columns import Units, d_d, d_norms, dg_dg, dg_norms, lr_d, value
 from analysis.metric import Caution, Claim, Metric, Variant
 from analysis.rounding import gradient_difference_rounding
@@ -76,6 +78,14 @@ metric = Metric(
             "constant. No growth bounds nothing off the path. Noise of the Hessian biases the value up.",
         ),
         _below,
+        replace(
+            _below,
+            name="below 2/lr at 99 % of the steps",
+            over="quantile",
+            at_quantile=0.99,
+            says="At 99 % of the recorded steps local smoothness times the learning rate that made the step is at most "
+            "2. Each minibatch by itself, whole model, Euclidean norm.",
+        ),
     ),
     caveats=(
         "Per block the value follows the whole trajectory: the other blocks move too.",

@@ -50,8 +50,8 @@ metric = Metric(
                 ),
             ),
             says="The norm of the mean gradient over windows of 100 recorded steps is, on average over the second half "
-            "of the run, not above that of the first half: the path does not leave stationarity. Minibatch gradients, "
-            "Euclidean norm.",
+            "of the run, not above that of the first half: the path does not leave stationarity. Raw minibatch "
+            "gradients, Euclidean norm.",
             caveat="Null value: √(tr Σ/100) from noise alone; below it no stationarity can be seen. Stationarity in a "
             "window says something of a point only where the window is small (see the radius). Growth does not refute "
             "convexity or smoothness.",
