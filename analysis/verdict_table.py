@@ -162,8 +162,8 @@ def _bias(bias: Bias, judged: pl.DataFrame, tables: Tables) -> str:
     amount = _one_number(bias.amount, judged.filter(pl.col("quantity").is_finite()))
     if math.isfinite(amount) and len(judged):
         return f"{bias.rule} {amount:+.2g} ({bias.says})"
-    reads = [n for n in dict.fromkeys(bias.amount.meta.root_names()) if n in judged.columns]
-    gone = [n for n in reads if judged[n].null_count() == len(judged)]
+    reads = dict.fromkeys(bias.amount.meta.root_names())  # each name once
+    gone = [n for n in reads if n in judged.columns and judged[n].null_count() == len(judged)]
     why = "; ".join(f"needs {name}: {_absence(name, tables)}" for name in gone) or "no pair has what it needs"
     return f"{bias.rule} not known here ({bias.says}; {why})"
 

@@ -1,5 +1,7 @@
 """Families D and E on losses whose answers are exact: what the metric files give through the tables."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -17,7 +19,7 @@ AT_REST = LR**2 * H / (2 - LR * H) * SIZE  # update correlation of SGD at rest, 
 
 
 def column(name, given, pairing="previous", of="value"):
-    table = measure(METRICS[name], given).table
+    table = measure(replace(METRICS[name], claims=()), given).table
     return table.filter(pl.col("pairing").cast(str) == pairing)[of].to_numpy()
 
 
@@ -233,7 +235,7 @@ LAWS = {
 RESIDUALS = {"Exp(1)": "value", "U[0, 2]": "uniform_0_2", "U[0, 1]": "uniform_0_1"}
 
 
-def quantiles(law, n=200_000):
+def quantiles(law, n=20_000):
     u = (np.arange(n) + 0.5) / n
     return {"Exp(1)": -np.log1p(-u), "U[0, 2]": 2 * u, "U[0, 1]": u}[law]
 

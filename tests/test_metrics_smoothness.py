@@ -1,5 +1,7 @@
 """Families C and G on losses whose constants are exact: what the metric files give through the tables."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -14,7 +16,7 @@ METRICS = metrics()
 
 
 def column(name, given, pairing="previous", of="value"):
-    table = given if isinstance(given, pl.DataFrame) else measure(METRICS[name], given).table
+    table = given if isinstance(given, pl.DataFrame) else measure(replace(METRICS[name], claims=()), given).table
     return table.filter(pl.col("pairing").cast(str) == pairing)[of].to_numpy()
 
 
@@ -186,7 +188,7 @@ def test_semi_smoothness_across_a_kink_does_not_vanish_with_the_step():
 
 
 def test_semi_smoothness_of_any_step_obeys_its_constants():
-    points = np.random.default_rng(43).uniform(-3, 3, size=4000)
+    points = np.random.default_rng(43).uniform(-3, 3, size=1000)
     given = tables_of(along(points, _bent, _bent_slope), ("next",))
     bound = 2 * np.sqrt(2) * np.sqrt(_bent(points[:-1])) + np.abs(np.diff(points)) / 2
     assert (column("semi_smoothness", given, "next") <= bound + 1e-9).all()
@@ -201,10 +203,10 @@ def fitted(name, claim, points, f, slope):
 
 def test_the_envelopes_find_the_constants_of_known_losses():
     random = np.random.default_rng(5)
-    across = np.column_stack([np.full(1200, 1e-12), -random.uniform(0.05, 2, size=1200)]).ravel()
+    across = np.column_stack([np.full(600, 1e-12), -random.uniform(0.05, 2, size=600)]).ravel()
     status, (c2, c1) = fitted("semi_smoothness", "semi-smooth", across, _bent, _bent_slope)
     assert (status, c2, c1) == ("HOLDS", pytest.approx(0.5, rel=1e-3), pytest.approx(2 * np.sqrt(2), rel=1e-3))
-    claim, apart = "affine in the step length", random.normal(size=2401)
+    claim, apart = "affine in the step length", random.normal(size=1201)
     status, (jump, smooth) = fitted("gradient_jump", claim, apart, lambda x: x**2, lambda x: 2 * x)
     assert (status, jump, smooth) == ("HOLDS", pytest.approx(0, abs=1e-6), pytest.approx(2))
     status, (jump, smooth) = fitted("gradient_jump", claim, across, np.abs, np.sign)

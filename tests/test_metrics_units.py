@@ -1,5 +1,7 @@
 """Units: what a metric and its claims give scales with the loss and with distances as the units say."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -28,7 +30,7 @@ def given(metric: Metric, loss: float = 1.0, distance: float = 1.0, n: int = 40)
     columns = {name: of * units[name].factor(loss, distance) for name, of in columns.items()} | HYPERPARAMETERS
     columns = {name: np.broadcast_to(of, n) for name, of in columns.items()}
     pairing = metric.pairings[0] + ":last" * (metric.pairings[0] == "reference")
-    table = measure(metric, rows_of(columns, pairing)).table
+    table = measure(replace(metric, claims=()), rows_of(columns, pairing)).table
     return pl.DataFrame(columns).with_columns(*(table[name] for name in table.columns[3:]))
 
 

@@ -16,7 +16,7 @@ metric = Metric(
     title="Edge number of each step",
     paper="In-sample: lr times the batch sharpness of Andreyev and Beneventano (2024), arXiv:2412.20553, and lr times "
     "the directional sharpness of Kalra et al., arXiv:2601.16979",
-    formula="−⟨∇f(x) − ∇f(y), x − y⟩ / ⟨∇f(y), x − y⟩",
+    formula="⟨∇f(x) − ∇f(y), x − y⟩ / −⟨∇f(y), x − y⟩",
     units=Units(),
     value=-dg_d / gy_d,
     tolerance=(_change_rounding + (dg_d / gy_d).abs() * slope_at_y_rounding) / gy_d.abs(),
@@ -37,11 +37,11 @@ metric = Metric(
             null_value=2.0,
             pairings=("previous",),
             population=True,
-            says="Over the recorded steps the population loss falls to second order: −Σ ⟨∇f(x) − ∇f(y), d⟩ is at most "
-            "twice Σ ⟨∇f(y), d⟩, measured on fresh minibatches. It depends on no norm.",
+            says="To second order the population loss falls over the recorded steps: Σ ⟨∇f(x) − ∇f(y), d⟩ is at most "
+            "twice the promised descent −Σ ⟨∇f(y), d⟩, both on fresh minibatches. It depends on no norm.",
             caveat="A balance of progress, not of stability: SGD at rest on a noisy convex quadratic has 2 at every "
-            "stable learning rate, so 2 does not show an edge of stability. It reads as stated where Σ ⟨∇f(y), d⟩ is "
-            "below 0; a positive sum means steps uphill, whatever the ratio.",
+            "stable learning rate, so 2 does not show an edge of stability. Nothing is decided where no descent was "
+            "promised, Σ ⟨∇f(y), d⟩ being at least 0.",
         ),
         Claim(
             name="stable on the minibatch",
@@ -53,9 +53,9 @@ metric = Metric(
             pairings=("next",),
             optimizers=("SGD",),
             optimizers_why="2 is where SGD stabilises; of other optimizers no such value is known",
-            says="Over the recorded steps the step does not overshoot on the minibatch that made it: −Σ ⟨∇f(x) − "
-            "∇f(y), d⟩ is at most twice Σ ⟨∇f(y), d⟩, so that minibatch losses do not rise to second order. It depends "
-            "on no norm.",
+            says="Over the recorded steps minibatch losses do not rise, to second order, along the step that the "
+            "minibatch itself made: Σ ⟨∇f(x) − ∇f(y), d⟩ is at most twice the promised descent −Σ ⟨∇f(y), d⟩. It "
+            "depends on no norm.",
             caveat="Null value: lr·h for a noisy quadratic of curvature h. Values near 2 are where batch sharpness is "
             "reported to settle; kinks reach 2 as well, and a value above 2 does not refute smoothness or convexity.",
             cautions=(Caution("momentum", 0, "With momentum the step is not −lr·g, and 2 is no limit of stability."),),
@@ -67,9 +67,9 @@ metric = Metric(
             numerator=dg_d,
             denominator=-gy_d,
             tolerance=_rounding,
-            says="Over the recorded steps the gradient at the end of the step still points back along it: −Σ ⟨∇f(x) − "
-            "∇f(y), d⟩ is at most Σ ⟨∇f(y), d⟩. On fresh minibatches that is about the population loss, in-sample "
-            "about each minibatch by itself. It depends on no norm.",
+            says="Over the recorded steps the gradient at the end of the step still points back along it: Σ ⟨∇f(x) − "
+            "∇f(y), d⟩ is at most the promised descent −Σ ⟨∇f(y), d⟩. On fresh minibatches that is about the "
+            "population loss, in-sample about each minibatch by itself. It depends on no norm.",
             caveat="Above 1 the update correlation is positive although the loss may fall at every step; on a "
             "quadratic descent reaches the valley's floor at 1 and crosses it above. It does not refute convexity or "
             "smoothness.",

@@ -56,7 +56,7 @@ metric = Metric(
     caveats=(
         "Null value: with a constant Hessian it rises as the gradient falls, for L1 = 0 there. Read the fitted L0 and "
         "L1, not the value alone.",
-        "cosh has L0 = L1 = 1; x⁴/4 grows like the 2/3rd power of its gradient, below every affine function.",
+        "cosh has L0 = L1 = 1; x⁴/4 grows like the 2/3rd power of its gradient, more slowly than any straight line.",
         "Per block the value follows the whole trajectory: the other blocks move too.",
     ),
 )

@@ -39,7 +39,7 @@ metric = Metric(
             "/ Σ ⟨∇f(y), x − y⟩ is at least 0. Population on fresh minibatches, each minibatch's own loss in-sample; "
             "it depends on no norm.",
             caveat="Null value: 0 on fresh minibatches for SGD at rest on a noisy convex quadratic, whatever the "
-            "learning rate; 1 on a linear loss. It reads as progress where Σ ⟨∇f(y), d⟩ is below 0. A value below 0 "
+            "learning rate; 1 on a linear loss. Nothing is decided where no descent was promised. A value below 0 "
             "refutes descent, not convexity or smoothness.",
         ),
         Claim(
@@ -52,8 +52,8 @@ metric = Metric(
             says="Over the recorded steps the loss falls by no more than the gradient at their start promised: Σ (f(x) "
             "− f(y)) / Σ ⟨∇f(y), x − y⟩ is at most 1, as it must be where the loss is convex and steps go downhill. "
             "Population on fresh minibatches, each minibatch's own loss in-sample; it depends on no norm.",
-            caveat="Above 1 the loss curves downwards along the steps on average: it refutes convexity there, provided "
-            "that Σ ⟨∇f(y), d⟩ is below 0, not descent. Null value: 1 on a linear loss.",
+            caveat="Above 1 the loss curves downwards along the steps on average: it refutes convexity there, not "
+            "descent. Nothing is decided where no descent was promised. Null value: 1 on a linear loss.",
         ),
     ),
     caveats=(

@@ -1,5 +1,7 @@
 """Update correlation: does the new gradient still point back along the step just made?"""
 
+import polars as pl
+
 from analysis.biases import reshuffling
 from analysis.columns import Units, clip_factor, gx_d, loss_x, loss_y
 from analysis.metric import Claim, Metric, Variant
@@ -25,7 +27,13 @@ metric = Metric(
         cumulative("cumulative_loss_change", "cumulative loss change f(x) − f(y)", loss_x - loss_y),
     ),
     variants=(
-        Variant("clipped", "a script of 2024: the gradient after clipping, ⟨clip · ∇f(x), x − y⟩", clip_factor * gx_d),
+        Variant(
+            "clipped",
+            "a script of 2024: the gradient after clipping, ⟨clip · ∇f(x), x − y⟩",
+            pl.when(pl.col("pairing").cast(pl.String) != "next").then(
+                clip_factor * gx_d
+            ),  # no step clipped ∇f(x_{t+1})
+        ),
     ),
     claims=(
         Claim(
