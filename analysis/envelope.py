@@ -18,6 +18,7 @@ from analysis.statistics import Interval, mean_interval
 POINTS_MOST = 2000  # of the fit; a longer half is thinned evenly
 RESAMPLES = 39  # the smallest and the largest of 39 leave 1 in 40 on either side: a 95 % interval
 BLOCK_IN_MEMORIES = 2
+_SOLVED = 1e-7  # accuracy of the fit, relative to the largest value: what lies on the envelope is not above it
 _CLEAR = 0.8  # this share of the points, those farthest below the envelope, first stay where they are in a resample
 
 
@@ -56,7 +57,9 @@ def envelope(y: Floats, regressors: Floats, tolerance: Floats, p: float) -> Enve
     resampled = _resampled(design[chosen], y[chosen], p, coefficients) * (size / sizes)
     above = y - design @ coefficients
     held_out = above[middle:]
-    rate = share_interval(held_out > tolerance[middle:] / size, memory=mean_interval(held_out).memory)
+    rate = share_interval(
+        held_out > np.maximum(tolerance[middle:] / size, _SOLVED), memory=mean_interval(held_out).memory
+    )
     above[:middle] = -math.inf
     of_nominal = {name: getattr(rate, name) / (1 - p) for name in ("estimate", "lower", "upper")}
     ends = resampled.min(axis=0), resampled.max(axis=0)

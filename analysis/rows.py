@@ -13,8 +13,12 @@ from analysis.rounding import roundoff
 from analysis.tables import MODEL, PAIRINGS, REFERENCE, Tables, pairing_kind
 
 KEYS = ("pairing", "step", "block")
-_BEFORE = {"lr_previous": "lr", "scale_previous": "random_scale"}  # of the step that made x_t
-_OF_THE_STEP = {"lr_d": ("lr", "lr_previous"), "scale_d": ("random_scale", "scale_previous")}  # of d, by pairing
+_BEFORE = {"lr_previous": "lr", "scale_previous": "random_scale", "change_previous": "change"}  # of the step to x_t
+_OF_THE_STEP = {  # of d, by pairing: of the step that leaves x_t, and of the one that made it
+    "lr_d": ("lr", "lr_previous"),
+    "scale_d": ("random_scale", "scale_previous"),
+    "loss_change_d": ("change", "change_previous"),
+}
 
 
 def pairings_of(metrics: Iterable[Metric], tables: Tables) -> tuple[str, ...]:
@@ -78,8 +82,16 @@ def joined(table: pl.LazyFrame, path: pl.LazyFrame, tables: Tables, needed: Iter
 
 
 def with_previous(steps: pl.LazyFrame) -> pl.LazyFrame:
-    """The step records with the rate and the random factor of the step before, null after a gap."""
+    """The step records with what is derived from them; of the step before it is null after a gap.
+
+    ``change`` is that of the loss over the step on its own minibatch; ``scale_least`` and ``scale_most`` are the run's.
+    """
     names = set(steps.collect_schema())
+    if {"loss", "loss_next"} <= names:
+        steps, names = steps.with_columns(change=pl.col("loss_next") - pl.col("loss")), {*names, "change"}
+    if "random_scale" in names:
+        scale = pl.col("random_scale")
+        steps = steps.with_columns(scale_least=scale.min(), scale_most=scale.max())
     follows = pl.col("step").diff() == 1
     return steps.sort("step").with_columns(
         pl.when(follows).then(pl.col(of).shift(1)).alias(name) for name, of in _BEFORE.items() if of in names

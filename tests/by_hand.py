@@ -76,7 +76,8 @@ def write_run(
 ):
     """Write ``rows`` (stream to (T, d) array) at steps ``at``; ``without`` maps a stream to rows that lack it.
 
-    ``more`` maps a field of the step records to T values; what is None there is not recorded. ``batches`` has the micro-batches of each step.
+    ``more`` maps a field of the step records to T values; what is None there is not recorded. ``batches`` has the
+    micro-batches of each step.
     """
     first = next(iter(rows.values()))
     m = manifest(path.name, sizes, str(first.dtype), tuple(rows), batches=batches is not None, **fields)
