@@ -103,10 +103,8 @@ COLUMNS: dict[str, Column] = {
     "dd_adam": Column("Σ D_i d_i², D = √v̂ + ε of the step that made x_t", _D_DISTANCE2, "path", _NO_ADAM),
     "qq_adam": Column("Σ (g_t − ∇f(x_{t−1}, z_t))_i² / D_i", _D_GRADIENT2, "path", _NO_ADAM),
     "mhat_e": Column("⟨m̂_t, x_t − x_T⟩, m̂ the first moment without its bias", _SLOPE, "path", _NO_ADAM),
-    "xe_adam": Column(
-        "Σ D_i x_i (x_t − x_T)_i, D = √v̂ + ε of the step that leaves x_t", _D_DISTANCE2, "path", _NO_ADAM
-    ),
-    "ee_adam": Column("Σ D_i (x_t − x_T)_i², the same D", _D_DISTANCE2, "path", _NO_ADAM),
+    "decay_e": Column("Σ λ D_i x_i (x_t − x_T)_i, λ the decoupled weight decay", _SLOPE, "path", _NO_ADAM),
+    "ee_adam": Column("Σ D_i (x_t − x_T)_i², D = √v̂ + ε of the step that leaves x_t", _D_DISTANCE2, "path", _NO_ADAM),
     "ee_ahead": Column("Σ D_i (x_{t+1} − x_T)_i², the same D", _D_DISTANCE2, "path", _NO_ADAM),
     "slip_e": Column("Σ D_i s_i (x_t − x_T)_i, s the slip, the same D", _D_DISTANCE2, "path", _NO_ADAM),
     "lr": Column("learning rate of the step that leaves x_t", Units(loss=-1, distance=2), "steps", _NO_RATE),
@@ -142,7 +140,7 @@ m_m, g_m, g_mprev = pl.col("m_m"), pl.col("g_m"), pl.col("g_mprev")
 step_step, slip_slip = pl.col("step_step"), pl.col("slip_slip")
 dd_adam, qq_adam = pl.col("dd_adam"), pl.col("qq_adam")
 slip_room, slip_e = pl.col("slip_room"), pl.col("slip_e")
-mhat_e, xe_adam, ee_adam, ee_ahead = pl.col("mhat_e"), pl.col("xe_adam"), pl.col("ee_adam"), pl.col("ee_ahead")
+mhat_e, decay_e, ee_adam, ee_ahead = pl.col("mhat_e"), pl.col("decay_e"), pl.col("ee_adam"), pl.col("ee_ahead")
 lr_d, scale_d = pl.col("lr_d"), pl.col("scale_d")
 clip_factor, random_scale = pl.col("clip_factor"), pl.col("random_scale")
 u_loss, u_vector = pl.col("u_loss"), pl.col("u_vector")

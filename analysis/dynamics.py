@@ -50,9 +50,9 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
-_SUMMED = ("m_m", "g_m", "g_mprev", "dd_adam", "qq_adam", "mhat_e", "xe_adam", "ee_adam", "ee_ahead", "slip_e")
-_OF_ADAM = ("dd_adam", "qq_adam", "mhat_e", "xe_adam", "ee_adam", "ee_ahead", "slip_e")
-_OF_REFERENCE = ("mhat_e", "xe_adam", "ee_adam", "ee_ahead", "slip_e")
+_SUMMED = ("m_m", "g_m", "g_mprev", "dd_adam", "qq_adam", "mhat_e", "decay_e", "ee_adam", "ee_ahead", "slip_e")
+_OF_ADAM = ("dd_adam", "qq_adam", "mhat_e", "decay_e", "ee_adam", "ee_ahead", "slip_e")
+_OF_REFERENCE = ("mhat_e", "decay_e", "ee_adam", "ee_ahead", "slip_e")
 _OF_ARRIVAL = ("dd_adam", "qq_adam")  # they belong to the point that the update reached
 _ROWS = 256  # updates handled at once
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from analysis.optimizers import (
     AHEAD,
     ALONG,
+    APART,
     CLAMP,
     CLIP,
     COUPLE,
@@ -29,7 +30,7 @@ from analysis.optimizers import (
 )
 
 SUMS = (
-    *("slip", "slip_scaled", "m_m", "g_m", "g_mprev", "dd_adam", "qq_adam", "mhat_e", "xe_adam", "ee_adam", "ee_ahead"),
+    *("slip", "slip_scaled", "m_m", "g_m", "g_mprev", "dd_adam", "qq_adam", "mhat_e", "decay_e", "ee_adam", "ee_ahead"),
     *("slip_e", "y_y", "x_x", "u_u", "own_own", "md_md", "ud_ud"),
 )
 """What is summed per row and block; the last six only bound the rounding.
@@ -109,7 +110,7 @@ def _adam(
     """
     clip, clamp, couple, keep, take = number[CLIP], number[CLAMP], number[COUPLE], number[KEEP_M], number[TAKE_M]
     keep_v, take_v, root, eps = number[KEEP_V], number[TAKE_V], number[ROOT], number[EPS]
-    rate, decay, hat, scale = number[RATE], number[DECAY], number[HAT], number[SCALE]
+    rate, decay, hat, scale, apart = number[RATE], number[DECAY], number[HAT], number[SCALE], number[APART]
     m, v, w = moments
     given_m, given_v, given_w = given
     kept_m, kept_v, kept_w = kept
@@ -139,7 +140,7 @@ def _adam(
         dd += metric * d * d
         qq += q * q / metric
         me += hat * now * e
-        xe += metric * a * e
+        xe += apart * metric * a * e
         ee += metric * e * e
         en += metric * f * f
         se += metric * miss * e

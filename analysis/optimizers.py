@@ -24,10 +24,11 @@ from tracer.store.manifest import Manifest
 
 NUMBERS = (
     *("clip", "clamp", "couple", "keep_m", "take_m", "keep_v", "take_v"),
-    *("along", "ahead", "root", "eps", "rate", "decay", "hat", "scale"),
+    *("along", "ahead", "root", "eps", "rate", "decay", "hat", "scale", "apart"),
 )
-"""``hat`` is 1/(1 − β₁ⁿ), ``scale`` the random factor that the recorded step has and the formula has not."""
-CLIP, CLAMP, COUPLE, KEEP_M, TAKE_M, KEEP_V, TAKE_V, ALONG, AHEAD, ROOT, EPS, RATE, DECAY, HAT, SCALE = range(15)
+"""``hat`` is 1/(1 − β₁ⁿ), ``scale`` the random factor that the recorded step has and the formula has not, ``apart`` the
+decoupled weight decay λ, so that ``decay`` is lr λ."""
+CLIP, CLAMP, COUPLE, KEEP_M, TAKE_M, KEEP_V, TAKE_V, ALONG, AHEAD, ROOT, EPS, RATE, DECAY, HAT, SCALE, APART = range(16)
 """Places of the :data:`NUMBERS`."""
 STILL = {CLIP: 0.0, COUPLE: 0.0, KEEP_M: 1.0, TAKE_M: 0.0, KEEP_V: 1.0, TAKE_V: 0.0, RATE: 0.0, DECAY: 0.0}
 """What the numbers become where an update leaves a block alone."""
@@ -104,7 +105,7 @@ def _sgd(settings: list[Floats], counts: Floats, flags: frozenset[str]) -> dict[
         "along": np.where(momentum == 0, 1.0, momentum) if nesterov else 1.0,
         "ahead": np.where(momentum == 0, 0.0, 1.0) if nesterov else 0.0,
         "rate": lr,
-        **dict.fromkeys(("keep_v", "take_v", "root", "eps", "decay"), 0.0),
+        **dict.fromkeys(("keep_v", "take_v", "root", "eps", "decay", "apart"), 0.0),
         "hat": 1.0,
     }
 
@@ -126,6 +127,7 @@ def _adam(settings: list[Floats], counts: Floats, flags: frozenset[str]) -> dict
         "rate": lr * hat,
         "decay": lr * decay if apart else 0.0,
         "hat": hat,
+        "apart": decay if apart else 0.0,
     }
 
 
