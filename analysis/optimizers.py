@@ -34,7 +34,7 @@ STILL = {CLIP: 0.0, COUPLE: 0.0, KEEP_M: 1.0, TAKE_M: 0.0, KEEP_V: 1.0, TAKE_V: 
 """What the numbers become where an update leaves a block alone."""
 
 SGD, ADAM = "sgd", "adam"
-_KINDS = {"torch.optim.sgd.SGD": SGD, "torch.optim.adam.Adam": ADAM, "torch.optim.adamw.AdamW": ADAM}
+KINDS = {"torch.optim.sgd.SGD": SGD, "torch.optim.adam.Adam": ADAM, "torch.optim.adamw.AdamW": ADAM}
 _SETTINGS = {
     SGD: ("lr", "momentum", "dampening", "weight_decay"),
     ADAM: ("lr", "betas.0", "betas.1", "eps", "weight_decay"),
@@ -138,10 +138,10 @@ def formula_of(manifest: Manifest, records: pl.DataFrame) -> Formula | str:
         manifest: of the run.
         records: its step records, with the columns ``group0.lr`` and so on.
     """
-    kind = _KINDS.get(str(manifest.optimizer.get("class", "")))
+    kind = KINDS.get(str(manifest.optimizer.get("class", "")))
     if kind is None:
         found = str(manifest.optimizer.get("class", "")) or "an optimizer without a name"
-        return f"the formula of {found} is not known here; known are {', '.join(_KINDS)}"
+        return f"the formula of {found} is not known here; known are {', '.join(KINDS)}"
     groups = [group for group in manifest.optimizer.get("groups", ()) if isinstance(group, Mapping)]
     wanted = [f"group{i}.{name}" for i in range(max(len(groups), 1)) for name in _SETTINGS[kind]]
     if absent := [name for name in wanted if name not in records.columns]:
@@ -157,7 +157,7 @@ def formula_of(manifest: Manifest, records: pl.DataFrame) -> Formula | str:
 
 def optimizer_flags(manifest: Manifest) -> tuple[str, ...]:
     """The flags that are set in every parameter group; one set in some only is followed by "in some groups"."""
-    kind = _KINDS.get(str(manifest.optimizer.get("class", "")))
+    kind = KINDS.get(str(manifest.optimizer.get("class", "")))
     groups = [g for g in manifest.optimizer.get("groups", ()) if isinstance(g, Mapping)]
     if kind is None or not groups:
         return ()
