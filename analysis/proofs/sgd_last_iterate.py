@@ -49,7 +49,6 @@ proof = Proof(
     lines=(
         ENERGY,
         TELESCOPE,
-        always,
         DROP,
         CONVEXITY,
         Line(
