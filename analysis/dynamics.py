@@ -81,8 +81,8 @@ class Dynamics:
     update, or leaves some out, and the optimizer's buffers were not recorded. ``why`` says it of the run as a whole.
     """
 
-    columns = ("slip_slip", "slip_room", *_SUMMED)
-    ahead = tuple(name for name in columns if name not in _OF_ARRIVAL)
+    columns: tuple[str, ...] = ("slip_slip", "slip_room", *_SUMMED)
+    ahead: tuple[str, ...] = tuple(name for name in columns if name not in _OF_ARRIVAL)
 
     def __init__(self, manifest: Manifest, records: pl.DataFrame, last: Array | None = None) -> None:
         found = formula_of(manifest, records)

@@ -1,18 +1,16 @@
-"""The one pass over the vectors: inner products of each step, per block, in double precision.
+"""The one pass over the vectors: what is compiled. Sums in double precision of every step and piece.
 
 A step's vectors are visited in pieces that stay in the cache, so every number is read from memory once however many
 products it enters. Differences are formed before the products, in float64: ``gg - 2 gh + hh`` would cancel.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
-PAIR = ("d_d", "gx_d", "gy_d", "dg_d", "dg_dg", "gx_gx", "gy_gy", "gx_gy")
-PATH = ("x_x", "g_x", "x_d", "g_gprev", "d_dprev")
-PIECE = 1 << 12  # elements; the vectors of a piece fit the cache
+PIECE = 1 << 13  # elements; the vectors of a piece fit the cache
 
 Array = npt.NDArray[Any]
 
@@ -20,12 +18,59 @@ Array = npt.NDArray[Any]
 _jit = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
 
 
+class Vectors(NamedTuple):
+    """Streams of ``n`` consecutive steps, shape ``(n, d)`` or ``(0, d)``, and where the optional ones were recorded."""
+
+    x: Array
+    g: Array
+    h: Array
+    a: Array
+    ga: Array
+    gb: Array
+    has_h: Array
+    has_a: Array
+    has_halves: Array
+
+
+class Behind(NamedTuple):
+    """The step before the first, shape ``(d,)``: its point, the point before that, gradient, look-ahead gradient."""
+
+    x: Array
+    earlier: Array
+    g: Array
+    a: Array
+    has_a: bool
+
+
+class Carried(NamedTuple):
+    """What grows along a stretch of steps; the kernel brings it up to date.
+
+    ``x0`` is the first point and ``total`` the sum of all gradients so far, ``xw`` and ``window`` the same since the
+    window opened; shape ``(d,)``, sums in float64. ``opens`` says at which of the ``n`` steps a window begins.
+    """
+
+    x0: Array
+    xw: Array
+    total: Array
+    window: Array
+    opens: Array
+
+
+def cuts(sizes: list[int]) -> npt.NDArray[np.int64]:
+    """Pieces of at most :data:`PIECE` elements, none across two blocks: rows ``(block, start, stop)``."""
+    found, at = [], 0
+    for block, size in enumerate(sizes):
+        found += [(block, a, min(a + PIECE, at + size)) for a in range(at, at + size, PIECE)]
+        at += size
+    return np.array(found, np.int64).reshape(-1, 3)
+
+
 @_jit
-def _piece(x: Array, y: Array, w: Array, g: Array, h: Array, gp: Array, pair: Array, path: Array) -> None:
-    dd = gxd = gyd = qd = qq = gg = hh = gh = xx = gx = xd = g1 = d1 = 0.0
+def _pair(x: Array, y: Array, w: Array, g: Array, h: Array, gp: Array, out: Array) -> None:
+    dd = gxd = gyd = qd = qq = gg = hh = gh = xx = gx = xd = g1 = d1 = gpd = 0.0
     for i in range(x.size):
         a, b = np.float64(x[i]), np.float64(y[i])
-        u, v = np.float64(g[i]), np.float64(h[i])
+        u, v, before = np.float64(g[i]), np.float64(h[i]), np.float64(gp[i])
         d, q = a - b, u - v
         dd += d * d
         gxd += u * d
@@ -38,67 +83,130 @@ def _piece(x: Array, y: Array, w: Array, g: Array, h: Array, gp: Array, pair: Ar
         xx += a * a
         gx += u * a
         xd += a * d
-        g1 += u * np.float64(gp[i])
+        g1 += u * before
         d1 += d * (b - np.float64(w[i]))
-    pair[0] += dd
-    pair[1] += gxd
-    pair[2] += gyd
-    pair[3] += qd
-    pair[4] += qq
-    pair[5] += gg
-    pair[6] += hh
-    pair[7] += gh
-    path[0] += xx
-    path[1] += gx
-    path[2] += xd
-    path[3] += g1
-    path[4] += d1
+        gpd += before * d
+    out[0] += dd
+    out[1] += gxd
+    out[2] += gyd
+    out[3] += qd
+    out[4] += qq
+    out[5] += gg
+    out[6] += hh
+    out[7] += gh
+    out[8] += xx
+    out[9] += gx
+    out[10] += xd
+    out[11] += g1
+    out[12] += d1
+    out[13] += gpd
 
 
 @_jit
-def _rows(X: Array, G: Array, H: Array, x1: Array, x2: Array, g1: Array, cuts: Array, pair: Array, path: Array) -> None:
-    for p in range(cuts.shape[0]):  # pieces outside, steps inside: the last step's piece is still in the cache
-        k, a, b = cuts[p, 0], cuts[p, 1], cuts[p, 2]
-        for t in range(X.shape[0]):
-            y = X[t - 1] if t > 0 else x1
-            gp = G[t - 1] if t > 0 else g1
-            w = X[t - 2] if t > 1 else (x1 if t == 1 else x2)
-            _piece(X[t][a:b], y[a:b], w[a:b], G[t][a:b], H[t][a:b], gp[a:b], pair[t, k], path[t, k])
+def _along(
+    x: Array, y: Array, g: Array, h: Array, x0: Array, xw: Array, total: Array, window: Array, out: Array
+) -> None:
+    largest = np.int64(0)  # of the bits: non-negative numbers are in the order of their bits, NaN the largest
+    g_sum = q_sum = tt = moved = ww = mm = 0.0
+    for i in range(x.size):
+        a, u = np.float64(x[i]), np.float64(g[i])
+        bits = np.float64(abs(a - np.float64(y[i]))).view(np.int64)
+        largest = max(largest, bits)
+        g_sum += abs(u)
+        q_sum += abs(u - np.float64(h[i]))
+        t, s, m = total[i] + u, window[i] + u, a - np.float64(xw[i])
+        total[i], window[i] = t, s
+        tt += t * t
+        ww += s * s
+        mm += m * m
+        moved += u * (a - np.float64(x0[i]))
+    out[0] = np.int64(max(largest, np.float64(out[0]).view(np.int64))).view(np.float64)
+    out[1] += g_sum
+    out[2] += q_sum
+    out[3] += tt
+    out[4] += moved
+    out[5] += ww
+    out[6] += mm
 
 
-def cuts(sizes: list[int]) -> npt.NDArray[np.int64]:
-    """Pieces of at most :data:`PIECE` elements, none across two blocks: rows ``(block, start, stop)``."""
-    rows, at = [], 0
-    for block, size in enumerate(sizes):
-        rows += [(block, a, min(a + PIECE, at + size)) for a in range(at, at + size, PIECE)]
-        at += size
-    return np.array(rows, np.int64).reshape(-1, 3)
+@_jit
+def _next(x: Array, y: Array, a: Array, g: Array, out: Array) -> None:
+    gxd = qd = qq = aa = ag = 0.0
+    for i in range(x.size):
+        u, v = np.float64(a[i]), np.float64(g[i])
+        d, q = np.float64(x[i]) - np.float64(y[i]), u - v
+        gxd += u * d
+        qd += q * d
+        qq += q * q
+        aa += u * u
+        ag += u * v
+    out[0] += gxd
+    out[1] += qd
+    out[2] += qq
+    out[3] += aa
+    out[4] += ag
 
 
-def products(
-    x: Array, g: Array, gy: Array, before: tuple[Array, Array, Array], pieces: npt.NDArray[np.int64], blocks: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Inner products of ``n`` consecutive steps in ``d`` dimensions, per block.
-
-    Args:
-        x, g: points and gradients, shape ``(n, d)``, float32 or float64.
-        gy: gradients at the previous point, shape ``(n, d)``; pass ``g`` shifted by a row where none were recorded.
-        before: the point one step and two steps before the first row, and the gradient one step before, shape ``(d,)``.
-        pieces: from :func:`cuts`.
-
-    Returns:
-        shape ``(n, blocks, 8)`` in the order of :data:`PAIR`, and ``(n, blocks, 5)`` in that of :data:`PATH`; float64.
-        Products with a row that is not there hold garbage; the caller knows which.
-    """
-    pair = np.zeros((len(x), blocks, len(PAIR)))
-    path = np.zeros((len(x), blocks, len(PATH)))
-    frozen = [_read_only(a) for a in (x, g, gy, *before)]  # one compiled version serves mapped files and arrays
-    X, G, H, x1, x2, g1 = frozen
-    _rows(X, G, H, x1, x2, g1, pieces, pair, path)
-    return pair, path
+@_jit
+def _halves(a: Array, b: Array, out: Array) -> None:
+    ab = aa = bb = 0.0
+    for i in range(a.size):
+        u, v = np.float64(a[i]), np.float64(b[i])
+        ab += u * v
+        aa += u * u
+        bb += v * v
+    out[0] += ab
+    out[1] += aa
+    out[2] += bb
 
 
-def _read_only(array: Array) -> Array:
-    view = np.require(array, requirements=["C", "A"]).view()
-    view.setflags(write=False)
-    return view
+@_jit
+def _references(x: Array, y: Array, g: Array, r0: Array, r1: Array, r2: Array, r3: Array, out: Array) -> None:
+    e0e0 = g_e0 = d_f0 = e1e1 = g_e1 = d_f1 = e2e2 = g_e2 = d_f2 = e3e3 = g_e3 = d_f3 = 0.0
+    for i in range(x.size):  # four at a time: what they share is read and converted once
+        a, b, u = np.float64(x[i]), np.float64(y[i]), np.float64(g[i])
+        p0, p1, p2, p3 = np.float64(r0[i]), np.float64(r1[i]), np.float64(r2[i]), np.float64(r3[i])
+        d, e0, e1, e2, e3 = a - b, a - p0, a - p1, a - p2, a - p3
+        e0e0 += e0 * e0
+        g_e0 += u * e0
+        d_f0 += d * (b - p0)
+        e1e1 += e1 * e1
+        g_e1 += u * e1
+        d_f1 += d * (b - p1)
+        e2e2 += e2 * e2
+        g_e2 += u * e2
+        d_f2 += d * (b - p2)
+        e3e3 += e3 * e3
+        g_e3 += u * e3
+        d_f3 += d * (b - p3)
+    for j, three in enumerate(((e0e0, g_e0, d_f0), (e1e1, g_e1, d_f1), (e2e2, g_e2, d_f2), (e3e3, g_e3, d_f3))):
+        out[j, 0] += three[0]
+        out[j, 1] += three[1]
+        out[j, 2] += three[2]
+
+
+@_jit
+def rows(v: Vectors, b: Behind, c: Carried, refs: Array, pieces: Array, along: bool, out: Array, ref: Array) -> None:
+    """Add the products of every step and piece to ``out`` and ``ref``; :mod:`analysis.products` says which."""
+    n, last = v.x.shape[0], refs.shape[0] - 1
+    for p in range(pieces.shape[0]):  # pieces outside, steps inside: the last step's piece is still in the cache
+        k, i, j = pieces[p, 0], pieces[p, 1], pieces[p, 2]
+        for t in range(n):
+            x, g = v.x[t][i:j], v.g[t][i:j]
+            y = (v.x[t - 1] if t > 0 else b.x)[i:j]
+            w = (v.x[t - 2] if t > 1 else (b.x if t == 1 else b.earlier))[i:j]
+            gp = (v.g[t - 1] if t > 0 else b.g)[i:j]
+            h = v.h[t][i:j] if v.has_h[t] else gp  # unpaired: the gradient of the step before, on another minibatch
+            _pair(x, y, w, g, h, gp, out[t, k])
+            if along:
+                if c.opens[t]:
+                    c.window[i:j] = 0.0
+                    c.xw[i:j] = x
+                _along(x, y, g, h, c.x0[i:j], c.xw[i:j], c.total[i:j], c.window[i:j], out[t, k, 14:])
+            if b.has_a if t == 0 else v.has_a[t - 1]:
+                _next(x, y, (v.a[t - 1] if t > 0 else b.a)[i:j], gp, out[t, k, 21:])
+            if v.has_halves[t]:
+                _halves(v.ga[t][i:j], v.gb[t][i:j], out[t, k, 26:])
+            for r in range(0, last + 1, 4):
+                r1, r2, r3 = min(r + 1, last), min(r + 2, last), min(r + 3, last)
+                _references(x, y, g, refs[r, i:j], refs[r1, i:j], refs[r2, i:j], refs[r3, i:j], ref[t, k, r : r + 4])

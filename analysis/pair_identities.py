@@ -142,7 +142,11 @@ def blocks_and_model(geometry: pl.LazyFrame) -> pl.LazyFrame:
     parts = scales.filter(block != MODEL).group_by(keys, maintain_order=True)
     # a sum skips nulls: a block that is missing where the model is not must not count as zero
     whole = parts.agg(pl.when(pl.col(name).null_count() == 0).then(pl.col(name).sum()) for name in names)
-    joined = model.join(whole, on=keys, how="left", suffix=" of blocks", maintain_order="left")
+    # pairings that are known for the model alone have no sum
+    summed = scales.filter(block != MODEL).select("pairing").unique()
+    joined = model.join(summed, on="pairing", how="semi", maintain_order="left").join(
+        whole, on=keys, how="left", suffix=" of blocks", maintain_order="left"
+    )
     return pl.concat([_one_sum(joined, name) for name in _ADDITIVE])
 
 

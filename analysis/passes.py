@@ -1,11 +1,14 @@
 """How the vectors of a run are handed out: segment by segment, each once, to whoever computes from them.
 
-A segment is a stretch of consecutive steps of one attempt, as much of it as stands in one chunk; what a step needs of
-the steps before it is carried along. Where chunks are cut therefore does not matter, and each file is read once.
+A segment is a stretch of consecutive steps of one attempt, as much of it as stands in one chunk and one epoch; what a
+step needs of the steps before it is carried along. Where chunks are cut therefore does not matter, and each file is
+read once.
 """
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -64,6 +67,12 @@ class Segment:
         """How many rows have a gradient: ``n``, or ``n − 1`` where the last one is a point alone."""
         return len(self.steps) - int(not self.has["g"][-1])
 
+    @property
+    def epoch(self) -> int | None:
+        """The epoch of its steps, None where the loop did not say."""
+        found: int | None = self.records["epoch"][0]
+        return found
+
 
 class Pass(Protocol):
     """Columns of the path table, computed while the vectors are at hand.
@@ -88,16 +97,21 @@ class Pass(Protocol):
         ...
 
 
-def segments(chunks: Iterable[Chunk], records: pl.DataFrame) -> Iterator[Segment]:
-    """Cut chunks into segments; ``records`` has one row per step of the chunks, in their order."""
+def segments(chunks: Iterable[Chunk], records: pl.DataFrame, most: int = 1 << 16) -> Iterator[Segment]:
+    """Cut chunks into segments of at most ``most`` steps, each within one epoch.
+
+    Args:
+        records: the step records, one row per step of the chunks, in their order.
+    """
     before: Before | None = None
     attempt, at = 1, 0
+    epochs = records["epoch"].fill_null(-1).to_numpy()
     for chunk in chunks:
         if chunk.attempt != attempt:  # nobody vouches that a resumed training stood where the one before it ended
             attempt, before = chunk.attempt, None
-        of_chunk = records.slice(at, len(chunk.steps))
+        of_chunk, epoch = records.slice(at, len(chunk.steps)), epochs[at : at + len(chunk.steps)]
         at += len(chunk.steps)
-        for rows in _stretches(chunk, before):
+        for rows in _shortened(_stretches(chunk, before), epoch, most):
             if before is not None and before.step + 1 != int(chunk.steps[rows.start]):
                 before = None
             segment = Segment(
@@ -110,6 +124,15 @@ def segments(chunks: Iterable[Chunk], records: pl.DataFrame) -> Iterator[Segment
             )
             yield segment
             before = _after(segment)
+
+
+def ahead(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """The same chunks; a thread of its own opens and verifies the next one while this one is worked on."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, chunks, None)
+        while (chunk := following.result()) is not None:
+            following = pool.submit(next, chunks, None)
+            yield chunk
 
 
 def _stretches(chunk: Chunk, before: Before | None) -> list[slice]:
@@ -133,6 +156,14 @@ def _stretches(chunk: Chunk, before: Before | None) -> list[slice]:
     if start is not None:
         found.append(slice(start, len(chunk.steps)))
     return found
+
+
+def _shortened(stretches: list[slice], epoch: Array, most: int) -> Iterator[slice]:
+    """Parts of the stretches, none longer than ``most`` and none in two epochs; a point alone has no epoch."""
+    for rows in stretches:
+        turns = np.flatnonzero(np.diff(epoch[rows])) + 1 + rows.start
+        for a, b in pairwise((rows.start, *turns.tolist(), rows.stop)):
+            yield from (slice(at, min(at + most, b)) for at in range(a, b, most))
 
 
 def _after(segment: Segment) -> Before | None:

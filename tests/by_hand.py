@@ -23,8 +23,11 @@ def vectors(steps, size, dtype="float32", streams=("x", "g", "h"), seed=0):
     return {s: random.normal(size=(steps, size)).astype(dtype) for s in streams}
 
 
-def write_run(path: Path, rows, at=None, close=True, chunk_rows=None, sizes=(3, 4), without=None, **fields):
-    """Write ``rows`` (stream to (T, d) array) at steps ``at``; ``without`` maps a stream to rows that lack it."""
+def write_run(path: Path, rows, at=None, close=True, chunk_rows=None, sizes=(3, 4), without=None, more=None, **fields):
+    """Write ``rows`` (stream to (T, d) array) at steps ``at``; ``without`` maps a stream to rows that lack it.
+
+    ``more`` maps a field of the step records to T values; what is None there is not recorded.
+    """
     first = next(iter(rows.values()))
     m = manifest(path.name, sizes, str(first.dtype), tuple(rows), **fields)
     size = m.layout.step_bytes * (chunk_rows or len(first) + 1)
@@ -33,6 +36,7 @@ def write_run(path: Path, rows, at=None, close=True, chunk_rows=None, sizes=(3, 
         present = {s: v[t] for s, v in rows.items() if t not in (without or {}).get(s, ())}
         step = t if at is None else at[t]
         record = {"time_ns": t, "finite": True, "loss": 1.0 / (1 + t), "loss_previous": 1.1 / (1 + t)}
+        record |= {name: values[t] for name, values in (more or {}).items()}
         writer.append(step, {**record, "hyper:group0.lr": 0.1}, present)
     if close:
         writer.close("finished")

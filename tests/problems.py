@@ -21,7 +21,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class Run:
-    """What a tracer would have kept: ``x_t``, ``g_t``, and the loss and gradient at ``x_{t−1}`` on ``z_t``."""
+    """What a tracer would have kept: ``x_t``, ``g_t``, the loss and gradient at ``x_{t−1}`` on ``z_t``, those at
+    ``x_{t+1}``, and where it ended.
+    """
 
     x: Array  # (n, p)
     g: Array  # (n, p)
@@ -29,14 +31,18 @@ class Run:
     loss: Array  # (n,)
     loss_previous: Array  # (n,), NaN in the first row
     lr: Array  # (n,)
+    a: Array | None = None  # (n, p), at x_{t+1}
+    loss_next: Array | None = None  # (n,)
+    final: Array | None = None  # (p,), the point after the last update
 
 
 def descend(problem: Problem, lr: float | Array, steps: int, momentum: float = 0.0, seed: int = 0) -> Run:
-    """(Stochastic) gradient descent with the look-back probe; torch's momentum."""
+    """(Stochastic) gradient descent with both probes; torch's momentum."""
     random = np.random.default_rng(seed)
     rates = np.broadcast_to(np.asarray(lr, float), (steps,))
     x, velocity, before = problem.start.copy(), np.zeros_like(problem.start), None
     rows: list[tuple[Array, Array, Array, float, float]] = []
+    ahead: list[tuple[Array, float]] = []
     for t in range(steps):
         z = problem.draw(random)
         g = problem.grad(x, z)
@@ -44,11 +50,13 @@ def descend(problem: Problem, lr: float | Array, steps: int, momentum: float = 0
         rows.append((x, g, h, problem.f(x, z), problem.f(before, z) if before is not None else np.nan))
         velocity = momentum * velocity + g
         before, x = x, x - rates[t] * velocity
+        ahead.append((problem.grad(x, z), problem.f(x, z)))
     columns = [np.array(column, dtype=float) for column in zip(*rows, strict=True)]
     if not columns:
         empty = np.empty((0, len(problem.start)))
         return Run(empty, empty, empty, np.empty(0), np.empty(0), np.empty(0))
-    return Run(*columns, lr=rates)
+    a, loss_next = (np.array(column, dtype=float) for column in zip(*ahead, strict=True))
+    return Run(*columns, lr=rates, a=a, loss_next=loss_next, final=x)
 
 
 def positive_definite(size: int, low: float, high: float, seed: int) -> Array:

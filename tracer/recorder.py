@@ -55,7 +55,7 @@ class Tracer:
         missing_gradient: ``"error"``, or ``"zero"`` for models whose loss may not depend on every parameter.
         changed_gradients: ``"error"``, or ``"record"`` where gradients are changed on purpose before the update.
         changed_updates: ``"error"``, or ``"record"`` where points are changed on purpose besides the optimizer's update
-            (clamped, projected, averaged, scaled by hand): analysis then reports what is not the optimizer's, and judges
+            (clamped, projected, averaged, scaled by hand): analysis then reports what is not the optimizer's, and goes
             on. A factor alone is better said with ``random_scale=``.
         frozen: ``"skip"``, or ``"record"`` also the optimizer's frozen parameters, for unfreezing them later.
         chunk_bytes, chunk_seconds: a chunk file is sealed when its vectors fill about this many bytes, or at this age.

@@ -9,7 +9,8 @@ import polars as pl
 import torch
 
 from analysis.geometry import geometry
-from analysis.kernel import PAIR, cuts, products
+from analysis.kernel import cuts
+from analysis.products import PAIR, products
 from analysis.tables import MODEL
 from tests.benchmarks.measure import Session, at_least, timed
 from tests.by_hand import manifest

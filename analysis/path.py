@@ -1,0 +1,95 @@
+"""The table ``path``: what is known of each step besides its pairs."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from analysis.columns import PATH
+from analysis.kernel import Array, Carried
+from analysis.long import LateColumns, Rows
+from analysis.pairs import Reduced
+from analysis.passes import Pass, Segment
+from analysis.products import HALVES
+
+WINDOW = 100
+"""Steps of a window; windows begin at its multiples, and where a stretch of consecutive steps begins."""
+
+AT = {name: i for i, name in enumerate(PATH)}
+_NEEDS = {"x_d": 1, "g_gprev": 1, "d_max": 1, "d_dprev": 2}  # so many steps before it
+_PLAIN = ("x_x", "g_x", "g_sum", "gsum_gsum", "wsum_wsum", "wmove_wmove")
+
+
+class Along:
+    """Sums along a stretch of consecutive steps, carried from segment to segment.
+
+    They need 24 bytes of memory per parameter of a float32 trace, 32 of a float64 one.
+    """
+
+    def __init__(self, parameters: int, dtype: str) -> None:
+        self._x0, self._xw = np.zeros(parameters, dtype), np.zeros(parameters, dtype)
+        self._total, self._window = np.zeros(parameters), np.zeros(parameters)
+
+    def carried(self, segment: Segment) -> Carried:
+        """What the kernel carries on through ``segment``."""
+        opens = segment.steps % WINDOW == 0
+        if segment.before is None:
+            self._x0[:] = segment.streams["x"][0]
+            self._total[:] = 0
+            opens[0] = True
+        return Carried(self._x0, self._xw, self._total, self._window, opens)
+
+
+class Path:
+    """Rows of the table: from the kernel's products and from the passes.
+
+    Args:
+        passes: further columns; none may be one of ours or one of another pass's.
+    """
+
+    def __init__(self, passes: Iterable[Pass]) -> None:
+        self._passes = tuple(passes)
+        late = ["step_step", *(name for each in self._passes for name in each.ahead)]
+        self._late = LateColumns([AT[name] for name in late])
+        self._moved: Array | None = None
+
+    def rows(self, r: Reduced) -> Rows:
+        """Rows that are complete with this segment."""
+        segment, width = r.segment, r.of.shape[1]
+        rows = Rows.empty(segment.steps, width, len(PATH))
+        for name in _PLAIN:
+            rows.put(AT[name], r[name])
+        for name, needs in _NEEDS.items():
+            rows.put(AT[name], r[name], r.back < needs)
+        rows.put(AT["dg_sum"], r["dg_sum"], ~r.recorded("h"))
+        for name in HALVES:
+            rows.put(AT[name], r[name], ~(r.recorded("ga") & r.recorded("gb")))
+        rows.put(AT["gmove"], self._gmove(r))
+        late, late_missing = [r["d_d"][:, :, None]], [(r.back == 0)[:, None]]
+        for each in self._passes:
+            values, missing = each.over(segment)
+            whole = np.concatenate([values.sum(axis=1, keepdims=True), values], axis=1)
+            for i, name in enumerate(each.columns):
+                if name not in each.ahead:
+                    rows.put(AT[name], whole[:, :, i], missing[:, i])
+            chosen = [each.columns.index(name) for name in each.ahead]
+            late.append(whole[:, :, chosen])
+            late_missing.append(missing[:, chosen])
+        return self._late.complete(
+            rows[: segment.graded],
+            np.concatenate(late, axis=2),
+            np.concatenate(late_missing, axis=1),
+            segment.before is not None,
+        )
+
+    def rest(self) -> list[Rows]:
+        """The last step's row, whose next point is not there."""
+        return self._late.rest()
+
+    def _gmove(self, r: Reduced) -> Array:
+        """The sum so far; the steps are added one by one, so that it does not matter where segments end."""
+        terms = r["g_moved"]
+        if r.segment.before is not None and self._moved is not None:
+            terms = np.concatenate([self._moved[None], terms])
+        sums = np.cumsum(terms, axis=0)
+        self._moved = sums[-1]
+        return sums[-len(r.back) :]
