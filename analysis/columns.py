@@ -100,8 +100,16 @@ COLUMNS: dict[str, Column] = {
     "g_mprev": Column("⟨g_t, m_{t−1}⟩, fresh", _GRADIENT2, "path", _NO_DYNAMICS),
     "step_step": Column("‖x_{t+1} − x_t‖², the step that leaves x_t", _DISTANCE2, "path"),
     "slip_slip": Column("‖(x_{t+1} − x_t) − the optimizer's formula‖²", _DISTANCE2, "path", _NO_DYNAMICS),
+    "slip_room": Column(
+        "how far rounding alone may take x_{t+1} from the formula, squared", _DISTANCE2, "path", _NO_DYNAMICS
+    ),
     "dd_adam": Column("Σ D_i d_i², D = √v̂ + ε of the step that made x_t", _D_DISTANCE2, "path", _NO_ADAM),
     "qq_adam": Column("Σ (g_t − ∇f(x_{t−1}, z_t))_i² / D_i", _D_GRADIENT2, "path", _NO_ADAM),
+    "mhat_e": Column("⟨m̂_t, x_t − x_T⟩, m̂ the first moment without its bias", _SLOPE, "path", _NO_ADAM),
+    "decay_e": Column("Σ λ D_i x_i (x_t − x_T)_i, λ the decoupled weight decay", _SLOPE, "path", _NO_ADAM),
+    "ee_adam": Column("Σ D_i (x_t − x_T)_i², D = √v̂ + ε of the step that leaves x_t", _D_DISTANCE2, "path", _NO_ADAM),
+    "ee_ahead": Column("Σ D_i (x_{t+1} − x_T)_i², the same D", _D_DISTANCE2, "path", _NO_ADAM),
+    "slip_e": Column("Σ D_i s_i (x_t − x_T)_i, s the slip, the same D", _D_DISTANCE2, "path", _NO_ADAM),
     "lr": Column("learning rate of the step that leaves x_t", Units(loss=-1, distance=2), "steps", _NO_RATE),
     "lr_previous": Column("learning rate of the step that made x_t", Units(loss=-1, distance=2), "steps", _NO_RATE),
     "lr_d": Column("learning rate of the step x − y of the pair", Units(loss=-1, distance=2), "steps", _NO_RATE),
@@ -142,6 +150,8 @@ step_step, slip_slip = pl.col("step_step"), pl.col("slip_slip")
 dd_adam, qq_adam = pl.col("dd_adam"), pl.col("qq_adam")
 scale_least, scale_most = pl.col("scale_least"), pl.col("scale_most")
 lr_d, scale_d, loss_change_d = pl.col("lr_d"), pl.col("scale_d"), pl.col("loss_change_d")
+slip_room, slip_e = pl.col("slip_room"), pl.col("slip_e")
+mhat_e, decay_e, ee_adam, ee_ahead = pl.col("mhat_e"), pl.col("decay_e"), pl.col("ee_adam"), pl.col("ee_ahead")
 clip_factor, random_scale = pl.col("clip_factor"), pl.col("random_scale")
 u_loss, u_vector = pl.col("u_loss"), pl.col("u_vector")
 value = pl.col("value")

@@ -10,6 +10,7 @@ import polars as pl
 
 from analysis import pairs
 from analysis.columns import GEOMETRY, PATH
+from analysis.dynamics import Dynamics
 from analysis.kernel import Array, Behind, Vectors, cuts
 from analysis.long import LateColumns, LongTable
 from analysis.pairs import Reduced
@@ -45,7 +46,7 @@ def geometry(
     Args:
         progress: called with chunks done and chunks in all.
         references: names of reference points, see :mod:`analysis.references`.
-        passes: what else is computed while the vectors are at hand: columns of the path.
+        passes: what is computed while the vectors are at hand besides the optimizer's own formula: columns of the path.
         parts: a directory for tables that outgrow memory; the lazy tables then read files there.
 
     Raises:
@@ -55,7 +56,11 @@ def geometry(
     steps = pl.DataFrame(pl.from_arrow(trace.records()))
     points = find_points(trace, steps, references)
     facts = replace(Facts.of(trace.manifest, trace.digest), references=points.names)
-    pairings, path, out = _Pairs(trace, points, facts, parts), Path(passes), _path_table(facts, parts)
+    last = points.vectors[points.names.index("last")] if "last" in points.names else None
+    dynamics = Dynamics(trace.manifest, steps, last)
+    facts = replace(facts, formula_why=dynamics.why)
+    pairings, path = _Pairs(trace, points, facts, parts), Path((dynamics, *passes))
+    out = _path_table(facts, parts)
     chunks = ahead(trace.chunks(progress=progress))
     most = max(1, SEGMENT_ROWS // (1 + len(trace.blocks)))
     for reduced in _reduce(trace, points, segments(chunks, steps, most)):

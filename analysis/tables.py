@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import polars as pl
 
+from analysis.optimizers import optimizer_flags
 from tracer.errors import FormatError
 from tracer.store.home import check_run_id
 from tracer.store.manifest import Manifest
@@ -50,6 +51,9 @@ class Facts:
     has_look_back: bool
     blocks: tuple[str, ...]
     references: tuple[str, ...] = ()
+    optimizer_flags: tuple[str, ...] = ()  # of nesterov, maximize, amsgrad and the like those that are set
+    changed_updates: bool = True  # whether points may change besides the optimizer's updates
+    formula_why: str = ""  # why the optimizer's formula is not known; empty where it is
 
     @classmethod
     def of(cls, manifest: Manifest, digest: str) -> Self:
@@ -63,6 +67,9 @@ class Facts:
             optimizer_class=str(manifest.optimizer.get("class", "")),
             has_look_back="h" in manifest.streams,
             blocks=block_names(manifest),
+            optimizer_flags=optimizer_flags(manifest),
+            # a trace of an earlier version promises nothing
+            changed_updates=manifest.optimizer.get("changed_updates") != "error",
         )
 
 
@@ -137,7 +144,7 @@ class TableStore:
         path = self.directory / "facts.json"
         try:
             body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            names = {key: tuple(body.get(key, ())) for key in ("blocks", "references")}
+            names = {key: tuple(body.get(key, ())) for key in ("blocks", "references", "optimizer_flags")}
             return Facts(**{**body, **names})
         except FileNotFoundError:
             raise FormatError(

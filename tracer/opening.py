@@ -33,6 +33,7 @@ def manifest_of(
     config: Mapping[str, Any] | None,
     branch_of: tuple[str, int] | None,
     batches: bool,
+    changed_updates: str,
 ) -> Manifest:
     """The manifest of a run that has not begun."""
     asked = {stream for probe in probes for stream in PROBES[probe]}
@@ -44,7 +45,7 @@ def manifest_of(
         streams=("x", "g", *(s for s in ("h", "a", "ga", "gb") if s in asked), *(BUFFER + name for name in buffers)),
         dtype=str(subject.dtype).removeprefix("torch."),
         hyperparameters=tuple(subject.numbers()),
-        optimizer=subject.description(),
+        optimizer={**subject.description(), "changed_updates": changed_updates},
         plan={**plan.description(), "probes": list(probes)},
         config=dict(config or {}),
         branch_of=None if branch_of is None else {"run_id": branch_of[0], "step": branch_of[1]},

@@ -59,6 +59,9 @@ class Tracer:
         generators: random generators of your own that the loss draws from, so that a probe draws the same.
         missing_gradient: ``"error"``, or ``"zero"`` for models whose loss may not depend on every parameter.
         changed_gradients: ``"error"``, or ``"record"`` where gradients are changed on purpose before the update.
+        changed_updates: ``"error"``, or ``"record"`` where points are changed on purpose besides the optimizer's update
+            (clamped, projected, averaged, scaled by hand): analysis then reports what is not the optimizer's, and goes
+            on. A factor alone is better said with ``random_scale=``.
         frozen: ``"skip"``, or ``"record"`` also the optimizer's frozen parameters, for unfreezing them later.
         chunk_bytes, chunk_seconds: a chunk file is sealed when its vectors fill about this many bytes, or at this age.
         when_full: when the disk is slower than training, ``"block"`` waits for it; ``"drop"`` leaves steps out.
@@ -110,6 +113,7 @@ class Tracer:
         generators: Sequence[Generator] = (),
         missing_gradient: Literal["error", "zero"] = "error",
         changed_gradients: Literal["error", "record"] = "error",
+        changed_updates: Literal["error", "record"] = "error",
         frozen: Literal["skip", "record"] = "skip",
         chunk_bytes: int = CHUNK_BYTES,
         chunk_seconds: float = CHUNK_SECONDS,
@@ -125,6 +129,7 @@ class Tracer:
         self.probes = known("probes", probes, PROBES)
         known("missing_gradient", (missing_gradient,), ("error", "zero"))
         known("changed_gradients", (changed_gradients,), ("error", "record"))
+        known("changed_updates", (changed_updates,), ("error", "record"))
         known("frozen", (frozen,), ("skip", "record"))
         known("when_full", (when_full,), ("block", "drop"))
         known("on_failure", (on_failure,), ("stop", "continue"))
@@ -141,7 +146,15 @@ class Tracer:
         self._scaling = Scaling(grad_scaler, optimizer)
         buffers = tuple(optimizer_buffers)
         manifest = manifest_of(
-            self.path.name, self._subject, plan, self.probes, buffers, config, branch_of, record_batches
+            self.path.name,
+            self._subject,
+            plan,
+            self.probes,
+            buffers,
+            config,
+            branch_of,
+            batches=record_batches,
+            changed_updates=changed_updates,
         )
         layout = manifest.layout
         forecasts = steps is not None and check_space and self._ranks.first

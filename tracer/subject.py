@@ -155,10 +155,15 @@ class Subject:
         return [v if isinstance(v, torch.Tensor) else None for v in found]
 
     def description(self) -> dict[str, Any]:
-        """The optimizer's class and what of its groups is not a number: flags and texts, for the manifest."""
+        """The optimizer's class and what of its groups is not a number, for the manifest.
+
+        Per group the count of its parameters, the names of its recorded blocks, and its flags and texts.
+        """
+        names = {id(p): block.name for p, block in zip(self.parameters, self.blocks, strict=True)}
         groups = [
             {
                 "parameters": sum(p.numel() for p in group["params"]),
+                "blocks": [names[id(p)] for p in group["params"] if id(p) in names],
                 **{k: v for k, v in group.items() if isinstance(v, bool | str) or v is None},
             }
             for group in self.optimizer.param_groups

@@ -26,7 +26,8 @@ _MANIFEST = {
     "dtype": "of the stored vectors: `float32` or `float64`, wide enough to hold every parameter exactly",
     "hyperparameters": "names of the optimizer's numbers in the step records",
     "loss_dtype": "dtype of the loss as training computed it; it limits what a loss difference can resolve",
-    "optimizer": "class, and per group the number of parameters and the settings that are not numbers",
+    "optimizer": "class; per group its parameters, blocks and settings that are not numbers; whether points may change "
+    "besides the updates",
     "plan": "which steps and which probes were asked for",
     "config": "what the user passed as `config=`",
     "versions": "of Python and of the packages that recorded",
