@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 
 from analysis.columns import PATH
 from analysis.kernel import Array, Carried
@@ -19,6 +20,13 @@ _NEEDS = {"x_d": 1, "g_gprev": 1, "d_max": 1, "d_dprev": 2}  # so many steps bef
 _PLAIN = ("x_x", "g_x", "g_sum", "gsum_gsum", "wsum_wsum", "wmove_wmove")
 
 
+def opening(segment: Segment) -> npt.NDArray[np.bool_]:
+    """Which steps open a window, shape ``(n,)``."""
+    opens: npt.NDArray[np.bool_] = segment.steps % WINDOW == 0
+    opens[0] |= segment.before is None
+    return opens
+
+
 class Along:
     """Sums along a stretch of consecutive steps, carried from segment to segment.
 
@@ -31,12 +39,10 @@ class Along:
 
     def carried(self, segment: Segment) -> Carried:
         """What the kernel carries on through ``segment``."""
-        opens = segment.steps % WINDOW == 0
         if segment.before is None:
             self._x0[:] = segment.streams["x"][0]
             self._total[:] = 0
-            opens[0] = True
-        return Carried(self._x0, self._xw, self._total, self._window, opens)
+        return Carried(self._x0, self._xw, self._total, self._window, opening(segment))
 
 
 class Path:
@@ -51,6 +57,7 @@ class Path:
         late = ["step_step", *(name for each in self._passes for name in each.ahead)]
         self._late = LateColumns([AT[name] for name in late])
         self._moved: Array | None = None
+        self._opened = 0  # the step that opened the present window
 
     def rows(self, r: Reduced) -> Rows:
         """Rows that are complete with this segment."""
@@ -60,6 +67,9 @@ class Path:
             rows.put(AT[name], r[name])
         for name, needs in _NEEDS.items():
             rows.put(AT[name], r[name], r.back < needs)
+        rows.put(AT["gprev_gprev"], r.one_before("gx_gx"), r.back < 1)
+        rows.put(AT["dprev_dprev"], r.one_before("d_d"), r.back < 2)
+        rows.put(AT["wcount"], self._wcount(r)[:, None])
         rows.put(AT["dg_sum"], r["dg_sum"], ~r.recorded("h"))
         for name in HALVES:
             rows.put(AT[name], r[name], ~(r.recorded("ga") & r.recorded("gb")))
@@ -84,6 +94,14 @@ class Path:
     def rest(self) -> list[Rows]:
         """The last step's row, whose next point is not there."""
         return self._late.rest()
+
+    def _wcount(self, r: Reduced) -> Array:
+        """How many steps of the window there are so far, each step with a gradient counting itself."""
+        opens = opening(r.segment)
+        steps = r.segment.steps
+        since = np.maximum.accumulate(np.where(opens, steps, self._opened))
+        self._opened = int(since[-1])
+        return (steps - since + 1).astype(np.float64)
 
     def _gmove(self, r: Reduced) -> Array:
         """The sum so far; the steps are added one by one, so that it does not matter where segments end."""

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import real_path
+
 VARIABLES = ("LEMMATA_HOME", "LEMMATA_METRICS", "LEMMATA_EXECUTOR", "DAGSTER_HOME")
 
 
@@ -62,3 +64,11 @@ def _environment(environment: pytest.MonkeyPatch, path: Path) -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module", params=["by hand", "through files"])
+def path_taken(request, tmp_path_factory):
+    """Known answers twice: on tables made by hand, and on those of a run that went through tracer, files, geometry."""
+    folder = tmp_path_factory.mktemp("walks") if request.param == "through files" else None
+    with real_path.taken(folder):
+        yield

@@ -9,6 +9,7 @@ import polars as pl
 
 from analysis.columns import GEOMETRY, PATH
 from analysis.tables import MODEL, Tables, pairing_type
+from tests import real_path
 from tests.problems import Array, Problem
 from tests.tables_by_hand import FACTS
 
@@ -79,6 +80,9 @@ def halves_of(h: float) -> Callable[[Array, Array], tuple[Array, Array]]:
 def tables_of(w: Walk, pairings: tuple[str, ...] = ("previous", "next"), **facts: Any) -> Tables:
     """Tables of the whole model."""
     n, block = len(w.z), pl.Enum([MODEL])
+    if real_path.wanted(n):
+        columns = {k: v if isinstance(v, list) else [v] * n for k, v in w.records.items()}
+        return real_path.through(w.problem, w.x, w.z, columns, halves=w.halves, references={}, **facts)
     rows = [_pair(w, "previous", t, w.x[t], w.x[t - 1]) for t in range(1, n) if "previous" in pairings]
     rows += [_pair(w, "next", t, w.x[t + 1], w.x[t]) for t in range(n) if "next" in pairings]
     rows += [_pair(w, "unpaired", t, w.x[t], w.x[t - 1], w.z[t - 1]) for t in range(1, n) if "unpaired" in pairings]

@@ -9,6 +9,8 @@ from numpy.testing import assert_allclose
 from tests.problems import Problem, convex_problems, positive_definite, quadratic
 from tests.walks import along, of, tables_of, verdict, walk
 
+pytestmark = pytest.mark.usefixtures("path_taken")
+
 HESSIAN = positive_definite(6, 0.1, 4.0, seed=1)
 START = np.random.default_rng(3).normal(size=6)
 PAIRINGS = ("previous", "next")

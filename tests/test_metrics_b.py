@@ -11,6 +11,8 @@ from analysis.metrics.alpha_beta import feasible
 from tests.problems import Problem, convex_problems, logistic, positive_definite, quadratic
 from tests.walks import METRICS, along, of, tables_of, verdict, walk
 
+pytestmark = pytest.mark.usefixtures("path_taken")
+
 HESSIAN = positive_definite(6, 0.1, 4.0, seed=1)
 START = np.random.default_rng(3).normal(size=6)
 POINTS = {"run:best": np.zeros(6), "last": None, "point:here": START / 3}

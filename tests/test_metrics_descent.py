@@ -13,6 +13,8 @@ from tests.problems import Problem, descend, kink, linear, logistic, quadratic
 from tests.recorded_walks import along, halves_of, isotropic, rows_of, tables_of, walk
 from tests.tables_by_hand import tables
 
+pytestmark = pytest.mark.usefixtures("path_taken")
+
 METRICS = metrics()
 H, LR, SIZE = 1.5, 0.4, 4000
 AT_REST = LR**2 * H / (2 - LR * H) * SIZE  # update correlation of SGD at rest, unit noise in SIZE coordinates
@@ -34,13 +36,13 @@ def bias(result):
 
 
 @pytest.fixture(scope="module")
-def resting():
+def resting(path_taken):
     problem = isotropic(H, SIZE, 1.0, start=np.sqrt(LR / H / (2 - LR * H)))
     return tables_of(walk(problem, LR, 300, seed=11, halves=halves_of(H)))
 
 
 @pytest.fixture(scope="module")
-def noise_alone():
+def noise_alone(path_taken):
     """F = 0, with momentum 0.9."""
     return tables_of(walk(isotropic(0.0, SIZE, 1.0), LR, 300, 0.9, seed=7, halves=halves_of(0.0)))
 

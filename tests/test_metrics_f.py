@@ -7,6 +7,8 @@ from numpy.testing import assert_allclose
 from tests.problems import Problem
 from tests.walks import METRICS, of, tables_of, verdict
 
+pytestmark = pytest.mark.usefixtures("path_taken")
+
 MEAN, VARIANCE, EXAMPLES = np.array([0.6, -0.3, 0.15]), np.array([1.0, 2.0, 0.5]), 8
 SIGNAL, NOISE = float(MEAN @ MEAN), float(VARIANCE.sum()) / (2 * EXAMPLES)  # of a minibatch of twice 8 examples
 
@@ -40,7 +42,7 @@ def test_halves_estimate_the_squared_gradient_norm_and_the_variance_of_the_minib
 
 def test_the_energy_of_a_minibatch_gradient_is_signal_plus_noise_at_every_step():
     given = halved(50)
-    energy = given.geometry.filter(pairing="previous").collect()["gx_gx"].to_numpy()
+    energy = given.geometry.filter(pairing="previous", block="model").collect()["gx_gx"].to_numpy()
     assert_allclose(of("gradient_norm_squared", given) + of("gradient_noise", given), energy, rtol=1e-12)
     snr, growth, scale = of("snr", given), of("strong_growth", given), of("noise_scale", given)
     assert_allclose(snr * growth, 1, rtol=1e-9)

@@ -12,6 +12,8 @@ from analysis.registry import metrics
 from tests.problems import Problem, kink, positive_definite, quadratic
 from tests.recorded_walks import Walk, along, isotropic, rows_of, tables_of, walk
 
+pytestmark = pytest.mark.usefixtures("path_taken")
+
 METRICS = metrics()
 
 
@@ -26,7 +28,7 @@ def verdict(name, claim, given, pairing="previous"):
 
 
 @pytest.fixture(scope="module")
-def hilly():
+def hilly(path_taken):
     """A noisy quadratic walked with momentum, and its steps as (in-sample) d, Hd and ⟨g, d⟩."""
     hessian = positive_definite(6, 0.1, 4.0, seed=1)
     w = walk(quadratic(hessian, np.random.default_rng(3).normal(size=6), noise=0.2), 0.1, 60, momentum=0.9)
@@ -34,7 +36,7 @@ def hilly():
 
 
 @pytest.fixture(scope="module")
-def resting():
+def resting(path_taken):
     """SGD at rest on an isotropic noisy quadratic: curvature 1.5, rate 0.4, unit noise in 4000 coordinates."""
     return tables_of(walk(isotropic(1.5, 4000, 1.0, start=np.sqrt(0.4 / 1.5 / (2 - 0.6))), 0.4, 300, seed=11))
 

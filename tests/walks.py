@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from analysis.columns import GEOMETRY, PATH
+from analysis.columns import GEOMETRY, LOSSES, PATH
 from analysis.measure import measure
 from analysis.registry import metrics
 from analysis.tables import MODEL, REFERENCE, Tables, pairing_type
+from tests import real_path
 from tests.problems import Array, Problem
 from tests.tables_by_hand import FACTS
 
@@ -67,6 +68,10 @@ def tables_of(
     """Rows of the model: step t has x_t, z_t and x_{t+1}; reference losses and gradients are evaluated on each z_t."""
     named = {name: np.atleast_1d(np.asarray(at, float)) for name, at in (references or {"last": x[-1]}).items()}
     n = len(z)
+    if real_path.wanted(n):
+        made = [_record(problem, t, x, z[t], lr) | dict(records or {}) for t in range(n)]
+        columns = {k: [row[k] for row in made] for k in made[0] if k not in ("step", *LOSSES)}
+        return real_path.through(problem, x, z, columns, halves=halves, references=named, **facts)
     pairs = [("previous", t, x[t], x[t - 1]) for t in range(1, n)]
     pairs += [("next", t, x[t + 1], x[t]) for t in range(n)]
     pairs += [(REFERENCE + name, t, x[t], at) for name, at in named.items() for t in range(n)]
