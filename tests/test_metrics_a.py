@@ -135,10 +135,10 @@ def test_the_curve_of_gradient_descent_on_a_quadratic_is_convex(lr):
     given = tables_of(problem, x, z, lr=lr)
     curve = [problem.f(at, z[0]) for at in x]
     assert_allclose(of("curve_convexity", given), np.diff(curve, 2), atol=1e-13)
-    assert verdict("curve_convexity", "curve convex at every step", given)["violations"] == 0
+    assert (of("curve_convexity", given) > -1e-13).all()
 
 
-def test_noise_bends_the_measured_curve_down_by_lr_tr_sigma_and_the_bias_says_so():
+def test_noise_bends_the_measured_curve_down_by_lr_tr_sigma_and_half_batches_straighten_it():
     lr, noise, size = 0.2, 1.0, 300
     problem = quadratic(0.8 * np.eye(size), np.zeros(size), noise)
     x, z = walk(problem, lr, 400)
@@ -150,8 +150,8 @@ def test_noise_bends_the_measured_curve_down_by_lr_tr_sigma_and_the_bias_says_so
     given = tables_of(problem, x, z, lr=lr, halves=halves)
     tail = of("curve_convexity", given)[50:].mean()
     assert tail == pytest.approx(-lr * size * noise**2, rel=0.03)
-    found = verdict("curve_convexity", "curve convex at every step", given)["biases"]
-    assert float(found.split()[1]) == pytest.approx(-lr * size * noise**2, rel=0.03)
+    straight = of("curve_convexity", given, column="without_noise")[50:].mean()
+    assert abs(straight) < 0.03 * lr * size * noise**2
 
 
 def test_curvature_that_varies_between_minibatches_makes_in_sample_gaps_larger():

@@ -161,7 +161,7 @@ def test_on_convex_minibatch_losses_the_identity_holds_towards_every_point(kind)
         pairing = f"reference:{name}"
         assert verdict("reference_gap", "star-convex at every step", given, pairing)["violations"] == 0
         assert verdict("reference_gap", "star-convex on average", given, pairing)["status"] == "HOLDS"
-        assert verdict("alpha_beta", "α = 1, β = 0", given, pairing)["violations"] == 0
+        assert verdict("alpha_beta", "alpha 1, beta 0", given, pairing)["violations"] == 0
         assert verdict("strong_convexity", "star-convex on average, by distance", given, pairing)["status"] == "HOLDS"
         assert of("reference_gap", given, pairing, "cumulative")[-1] <= 0
     assert verdict("convexity_ratio", "at least 1", given, "reference:last")["estimate"] > 1
@@ -289,9 +289,9 @@ def test_alpha_beta_of_the_published_example_holds_at_2_5_and_2_and_not_at_1_and
     x = np.repeat(np.linspace(-30, 30, 2001), 2)[:, None]
     z = [shift[t % 2 : t % 2 + 1] for t in range(len(x) - 1)]
     given = tables_of(problem, x, z, {"run:best": np.array([-0.5])})
-    holds = verdict("alpha_beta", "α = 2.5, β = 2", given, "reference:run:best")
+    holds = verdict("alpha_beta", "alpha 2.5, beta 2", given, "reference:run:best")
     assert (holds["status"], holds["violations"]) == ("HOLDS", 0)
-    assert verdict("alpha_beta", "α = 1, β = 0", given, "reference:run:best")["status"] == "FAILS"
+    assert verdict("alpha_beta", "alpha 1, beta 0", given, "reference:run:best")["status"] == "FAILS"
 
 
 def test_the_smallest_beta_of_a_step_makes_its_residual_0():

@@ -15,7 +15,7 @@ _above = loss_x - loss_y
 
 def _claim(alpha: float, beta: float, says: str) -> Claim:
     return Claim(
-        name=f"α = {alpha:g}, β = {beta:g}",
+        name=f"alpha {alpha:g}, beta {beta:g}",
         at_least=0,
         quantity=gx_d - alpha * _above + beta * loss_x,
         tolerance=slope_rounding + max(1.0, alpha + beta) * loss_difference_rounding,
