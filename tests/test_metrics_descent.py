@@ -54,6 +54,7 @@ def test_at_rest_the_metrics_have_their_null_values(resting):
     assert verdict("progress_ratio", "promised progress comes", resting)["estimate"] == pytest.approx(0, abs=0.03)
     assert column("cos_grad", resting).mean() == pytest.approx(-LR * H / 2, rel=0.03)
     assert np.nanmean(column("cos_step", resting)) == pytest.approx(-LR * H / 2, rel=0.03)
+    assert verdict("cos_grad", "gradients alternate", resting)["status"] == "HOLDS"
     index = verdict("oscillation", "no more than noise", resting)
     assert index["estimate"] == pytest.approx((1 + LR * H / 2) / 2, rel=0.01)
     assert index["status"] == "FAILS"
@@ -65,6 +66,7 @@ def test_in_sample_is_lower_by_lr_trace_sigma_and_the_bias_says_so(resting):
         apart = column(name, resting, "next").mean() - column(name, resting).mean()
         assert apart == pytest.approx(-LR * SIZE, rel=0.02)
     own = verdict("descent_term", "downhill on its own minibatch", resting, "next")
+    assert own["status"] == "HOLDS"
     assert own["biases"].startswith("R2")
     assert bias(own) == pytest.approx(-LR * SIZE, rel=0.05)
     assert verdict("loss_change", "the loss falls", resting, "next")["status"] == "NOT APPLICABLE"
@@ -141,6 +143,17 @@ def test_one_mode_of_descent_makes_the_progress_of_its_curvature():
             assert_allclose(column("progress_ratio", given, pairing, of="ratio_so_far"), 1 - lr)
 
 
+@pytest.mark.parametrize(("progress", "status"), [(0.3, "HOLDS"), (-0.3, "FAILS")])
+def test_progress_of_the_other_sign_than_promised_fails_and_so_do_rising_losses(progress, status):
+    change = -progress + 0.1 * np.random.default_rng(0).normal(size=300)
+    products = {"loss_x": change, "loss_y": np.zeros(300), "gx_gx": np.ones(300), "gy_gy": np.ones(300)}
+    given = rows_of({**products, "gx_d": change, "gy_d": np.full(300, -1.0)})
+    result = verdict("progress_ratio", "promised progress comes", given)
+    assert (result["status"], result["estimate"]) == (status, pytest.approx(progress, abs=0.02))
+    assert verdict("loss_change", "the loss falls", given)["status"] == status
+    assert verdict("descent_rate", "falls more often than it rises", given)["status"] == status
+
+
 def test_the_update_correlation_of_one_mode_turns_positive_at_1_over_h_and_the_loss_falls_all_the_same():
     given = tables_of(walk(isotropic(2.0, 1, start=1.0), 0.7, 30))
     error = 0.4 ** np.arange(29) * (-1.0) ** np.arange(29)
@@ -215,11 +228,27 @@ def test_shares_of_the_blocks_add_up_to_the_model(name):
     assert_allclose(parts["value"], whole, atol=1e-15)
 
 
+@pytest.mark.parametrize(("share", "status"), [(1.02, "HOLDS"), (1.2, "FAILS")])
+def test_the_allocation_must_add_up_within_5_percent(share, status):
+    change = -1 + 0.01 * np.random.default_rng(0).normal(size=300)
+    products = {"loss_x": change, "loss_y": np.zeros(300), "gx_gx": np.ones(300), "gy_gy": np.ones(300)}
+    given = rows_of({**products, "gx_d": 0.5 * share * change, "gy_d": 1.5 * share * change})
+    assert verdict("loss_allocation", "adds up to the loss change", given)["status"] == status
+
+
 def test_bouncing_between_two_walls_is_all_oscillation_and_a_straight_path_none():
-    walls = verdict("oscillation", "no more than noise", tables_of(walk(kink(0.1), 0.3, 200)))
-    assert (walls["status"], walls["estimate"]) == ("FAILS", pytest.approx(1))
-    straight = verdict("oscillation", "no more than noise", tables_of(walk(linear(), 0.3, 200)))
-    assert (straight["status"], straight["estimate"]) == ("HOLDS", pytest.approx(0))
+    for problem, index, status in ((kink(0.1), 1, "FAILS"), (linear(), 0, "HOLDS")):
+        given = tables_of(walk(problem, 0.3, 200))
+        result = verdict("oscillation", "no more than noise", given)
+        assert (result["status"], result["estimate"]) == (status, pytest.approx(index))
+        assert_allclose(column("oscillation", given)[1:], index, atol=1e-12)
+        assert_allclose(column("oscillation", given, of="ratio_so_far")[1:], index, atol=1e-12)
+
+
+def test_gradients_that_point_the_same_way_do_not_alternate():
+    given = tables_of(walk(isotropic(1.0, 5, 0.01, start=1.0), 1e-3, 200))
+    assert verdict("cos_grad", "gradients alternate", given)["status"] == "FAILS"
+    assert column("cos_grad", given, of="ratio_so_far")[-1] == pytest.approx(1, abs=0.02)
 
 
 def test_on_a_kink_update_correlation_is_lr_in_either_pairing():
@@ -270,7 +299,7 @@ def test_each_run_is_judged_by_the_law_of_its_own_scales(law):
 def test_scales_of_another_law_fail_and_equal_scales_are_not_judged():
     wrong = tables_of(walk(linear(), 0.1, 6000, scale=lambda r: 1.3 * r.exponential()))
     assert verdict("random_scaling", "identity for Exp(1)", wrong)["status"] == "FAILS"
-    equal = tables_of(walk(linear(), 0.1, 200, scale=lambda _: 1.0))
+    equal = tables_of(walk(isotropic(1.0, 2, 0.1, start=1.0), 0.1, 200, scale=lambda _: 1.0))
     results = measure(METRICS["random_scaling"], equal).verdicts
     assert set(results["status"]) == {"NOT APPLICABLE"}
     assert_allclose(column("random_scaling", equal), column("convexity_gap", equal), atol=1e-15)
@@ -343,6 +372,7 @@ def test_gradients_that_fall_are_stationary_and_those_that_rise_are_not():
 def test_steps_uphill_promise_nothing():
     climbing = tables_of(walk(isotropic(1.0, 5, 0.1, start=2.0), -0.01, 200))
     assert verdict("descent_term", "downhill on average", climbing)["status"] == "FAILS"
+    assert verdict("descent_term", "downhill on its own minibatch", climbing, "next")["status"] == "FAILS"
     assert verdict("progress_ratio", "promised progress comes", climbing)["status"] == "INCONCLUSIVE"
 
 

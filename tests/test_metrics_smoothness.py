@@ -221,6 +221,35 @@ def test_the_envelope_of_an_exponential_loss_has_no_l0_and_the_slope_of_a_finite
     assert down == ("HOLDS", [pytest.approx(0, abs=1e-3), pytest.approx((np.exp(0.1) - 1) / 0.1, rel=1e-3)])
 
 
+@pytest.mark.parametrize(
+    ("name", "claim"),
+    [
+        ("l0_l1", "(L0, L1)-smooth"),
+        ("l0_l1", "smooth in the loss"),
+        ("semi_smoothness", "semi-smooth"),
+        ("gradient_jump", "affine in the step length"),
+    ],
+)
+def test_a_second_half_above_the_envelope_of_the_first_fails(name, claim):
+    random, n = np.random.default_rng(8), 800
+    for growth, status in ((1.0, "HOLDS"), (2.0, "FAILS")):
+        size = random.uniform(0.5, 1, size=n) * np.repeat([1.0, growth], n // 2)
+        rows = {"dg_dg": size**2, "loss_x": 1 + size, "loss_y": np.ones(n), "gy_d": np.zeros(n)}
+        given = rows_of({**rows, "gx_gx": np.ones(n), "gy_gy": np.ones(n)})
+        result = verdict(name, claim, given)
+        assert result["status"] in ({"HOLDS", "INCONCLUSIVE"} if status == "HOLDS" else {"FAILS"})
+
+
+def test_one_step_above_2_over_lr_spoils_every_step_but_not_99_percent():
+    sharp = np.where(np.arange(1000) == 500, 30.0, 1.0)
+    given = rows_of({"dg_dg": sharp**2, "gx_gx": np.ones(1000), "gy_gy": np.ones(1000)})
+    assert verdict("smoothness", "below 2/lr", given)["violations"] == 1
+    assert verdict("smoothness", "below 2/lr", given)["status"] == "FAILS"
+    assert verdict("smoothness", "below 2/lr at 99 % of the steps", given)["status"] == "HOLDS"
+    often = rows_of({"dg_dg": np.full(1000, 900.0), "gx_gx": np.ones(1000), "gy_gy": np.ones(1000)})
+    assert verdict("smoothness", "below 2/lr at 99 % of the steps", often)["status"] == "FAILS"
+
+
 @pytest.mark.parametrize("distance", [1e-1, 1e-3])
 def test_reference_smoothness_needs_one_minibatch_at_both_points(distance):
     size, h = 4000, 2.0
@@ -244,12 +273,28 @@ def test_reference_smoothness_meets_the_rate_of_the_step_that_leaves():
         assert (result["status"], result["estimate"]) == (status, pytest.approx(3 * lr))
 
 
-@pytest.mark.parametrize("name", ["smoothness", "directional_smoothness", "local_lipschitz", "smoothness_linf"])
+def test_what_adam_and_a_reference_see_grow_fails():
+    for growth, status in ((2.0, "FAILS"), (0.5, "HOLDS")):
+        size = np.random.default_rng(0).uniform(1, 1.5, size=800) * np.repeat([1.0, growth], 400)
+        rows = {"dg_dg": size**2, "gx_gx": np.ones(800), "gy_gy": np.ones(800)}
+        reference = rows_of(rows, "reference:last")
+        found = verdict("reference_smoothness", "does not keep growing", reference, "reference:last")
+        assert found["status"] == status
+        adam = rows_of({**rows, "qq_adam": size**2, "dd_adam": np.ones(800)}, optimizer_class="Adam")
+        assert verdict("smoothness_adam", "does not keep growing", adam)["status"] == status
+
+
+GROWING = ["smoothness", "directional_smoothness", "local_lipschitz", "smoothness_linf"]
+
+
+@pytest.mark.parametrize("name", GROWING)
 def test_what_grows_along_a_quartic_fails_and_what_falls_does_not(name):
     x = np.random.default_rng(0).random(801) + np.repeat([1.0, 2.0], [400, 401])
     for points, status in ((x, "FAILS"), (x[::-1], "HOLDS")):
         given = tables_of(along(points, lambda v: v**4 / 4, lambda v: v**3), ("previous",))
-        assert verdict(name, "does not keep growing", given)["status"] == status
+        for claim in METRICS[name].claims:
+            if claim.over == "trend":
+                assert verdict(name, claim.name, given)["status"] == status
 
 
 def test_of_a_linear_loss_nothing_is_smooth_or_aligned_beyond_rounding():
