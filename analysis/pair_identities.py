@@ -16,7 +16,7 @@ def _before(name: str) -> pl.Expr:
 
 
 def _correlation(product: pl.Expr, one: pl.Expr, other: pl.Expr) -> pl.Expr:
-    return product / (one * other).sqrt()
+    return product / (one.sqrt() * other.sqrt())
 
 
 _cosines = _correlation(gx_d, gx_gx, d_d), _correlation(gy_d, gy_gy, d_d), _correlation(gx_gy, gx_gx, gy_gy)
@@ -118,6 +118,15 @@ SUM_OF_BLOCKS = Identity(
     f"the sum over blocks is the model's row, for {', '.join(_ADDITIVE)}",
     (Part(_c("residual"), _c("magnitude")),),
 )
+
+
+def own_products(tables: Tables) -> pl.LazyFrame:
+    """All pairs but the unpaired of a run with the look-back probe: their differences are made of products that cancel,
+    and no verdict looks at them.
+    """
+    if not tables.facts.has_look_back:
+        return tables.geometry
+    return tables.geometry.filter(_c("pairing").cast(pl.String) != "unpaired")
 
 
 def along(tables: Tables) -> pl.LazyFrame:
