@@ -137,6 +137,11 @@ def along(tables: Tables) -> pl.LazyFrame:
     named = (_c(n) if n in there else pl.lit(None, pl.Float64).alias(n) for n in _READS)
     rows = tables.path.select(*keys, *named).join(pairs, on=keys, how="left", maintain_order="left")
     names = ("x_x", "step_step", "m_m", "d_d", "gx_gx")
+    width = 1 + len(tables.facts.blocks)
+    same = (_c("block") == _c("block").shift(width)).fill_null(True)
+    if tables.path.select(same.all()).collect().item():  # as geometry writes it: step by step, all blocks of each
+        follows = _c("step").shift(width) == _c("step") - 1
+        return rows.with_columns(pl.when(follows).then(_c(name).shift(width)).alias(f"{name} before") for name in names)
     before = rows.select(_c("step") + 1, "block", *(_c(name).alias(f"{name} before") for name in names))
     return rows.join(before, on=keys, how="left", maintain_order="left")
 

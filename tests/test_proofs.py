@@ -7,7 +7,7 @@ import torch
 
 from analysis.geometry import geometry
 from analysis.proofs import proofs
-from analysis.prove import evaluate
+from analysis.prove import evaluate, evaluate_all
 from analysis.tables import Tables
 from tests.dynamics_runs import with_losses_at, write
 from tests.problems import Problem, Run, descend, kink, logistic, positive_definite, quadratic, saddle
@@ -287,8 +287,10 @@ def test_on_gradients_that_grow_the_metric_grows(tmp_path):
 def test_every_proof_says_of_every_run_what_it_can(tmp_path, ran):
     adam = geometry(record(tmp_path / "run", adamw(), model=Slopes(), steps=3, probes=[]))
     for given in (adam, ran("kink")):
+        together = evaluate_all(proofs().values(), given)
         for name, proof in proofs().items():
             found = evaluate(proof, given)
+            assert found.table.equals(together[name].table)
             assert found.table["line"].to_list() == [line.name for line in (*proof.lines, *proof.bounds)]
             assert found.table["reason"].null_count() == 0
             assert found.finding.proof == name
