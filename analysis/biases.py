@@ -2,13 +2,9 @@
 
 import polars as pl
 
-from analysis.columns import ga_ga, ga_gb, gb_gb, gx_gx, lr_d
+from analysis.columns import gx_gx, lr_d
 from analysis.metric import Bias
-
-minibatch_noise: pl.Expr = (ga_ga + gb_gb - 2 * ga_gb) / 4
-"""tr Σ, the variance of the minibatch gradient, at one step: ‖g_a − g_b‖²/4 with the gradients of its two halves.
-
-Its mean over steps is unbiased where the halves are independent draws."""
+from analysis.noise import minibatch_noise
 
 _momentum = pl.col("momentum")  # only SGD has it: for other optimizers the step is not lr · g, and neither amount holds
 _epoch_length = pl.col("epoch").drop_nulls().unique_counts().max()

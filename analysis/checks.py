@@ -8,7 +8,7 @@ from analysis import energies
 from analysis.identities import CheckResult, evaluate
 from analysis.oddities import ODDITIES, oddities
 from analysis.own_updates import OWN_UPDATES, own_updates
-from analysis.pair_identities import PAIRS, PATH, SUM_OF_BLOCKS, along, blocks_and_model
+from analysis.pair_identities import PAIRS, PATH, SUM_OF_BLOCKS, along, blocks_and_model, own_products
 from analysis.tables import Tables
 
 __all__ = ["IDENTITIES", "ODDITIES", "CheckResult", "trace_checks"]
@@ -27,7 +27,7 @@ def trace_checks(tables: Tables) -> list[CheckResult]:
     """Every check of one trace, the exact identities first."""
     d = tables.facts.parameters
     return [
-        *evaluate(PAIRS, tables.geometry, d),
+        *evaluate(PAIRS, own_products(tables), d),
         *evaluate(PATH, along(tables), d),
         *evaluate([SUM_OF_BLOCKS], blocks_and_model(tables.geometry), d),
         *evaluate([*_OF_REFERENCES, energies.energy(tables.facts)], energies.rows(tables), d),

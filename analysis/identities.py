@@ -66,8 +66,9 @@ class Identity:
 
 
 def cauchy_schwarz(product: pl.Expr, one: pl.Expr, other: pl.Expr, label: str = "") -> Part:
-    """⟨a, b⟩² ≤ ‖a‖² ‖b‖², from the product and the squared norms."""
-    return Part(product**2 - one * other, one * other, label=label)
+    """|⟨a, b⟩| ≤ ‖a‖ ‖b‖, from the product and the squared norms; roots first, for squares of squares overflow."""
+    most = one.sqrt() * other.sqrt()
+    return Part(product.abs() - most, most, label=label)
 
 
 def evaluate(identities: Sequence[Identity], rows: pl.LazyFrame, parameters: int) -> list[CheckResult]:

@@ -64,7 +64,7 @@ class Formula:
     def stateless(self, records: pl.DataFrame) -> bool:
         """Whether an update needs nothing of the updates before it: SGD without momentum."""
         names = [f"group{i}.momentum" for i in range(len(self.flags))]
-        return self.kind == SGD and not any((records[name].fill_null(1.0) != 0).any() for name in names)
+        return self.kind == SGD and not any((records[name].drop_nulls() != 0).any() for name in names)
 
     def numbers(self, records: pl.DataFrame, counts: Array) -> Floats:
         """The numbers of ``n`` steps, shape ``(n, blocks, len(NUMBERS))``; NaN where a setting was not recorded.

@@ -16,7 +16,7 @@ def _before(name: str) -> pl.Expr:
 
 
 def _correlation(product: pl.Expr, one: pl.Expr, other: pl.Expr) -> pl.Expr:
-    return product / (one * other).sqrt()
+    return product / (one.sqrt() * other.sqrt())
 
 
 _cosines = _correlation(gx_d, gx_gx, d_d), _correlation(gy_d, gy_gy, d_d), _correlation(gx_gy, gx_gx, gy_gy)
@@ -120,6 +120,15 @@ SUM_OF_BLOCKS = Identity(
 )
 
 
+def own_products(tables: Tables) -> pl.LazyFrame:
+    """All pairs but the unpaired of a run with the look-back probe: their differences are made of products that cancel,
+    and no verdict looks at them.
+    """
+    if not tables.facts.has_look_back:
+        return tables.geometry
+    return tables.geometry.filter(_c("pairing").cast(pl.String) != "unpaired")
+
+
 def along(tables: Tables) -> pl.LazyFrame:
     """Each row of the path with the numbers of its pair, and both of the step before."""
     keys = ["step", "block"]
@@ -128,6 +137,11 @@ def along(tables: Tables) -> pl.LazyFrame:
     named = (_c(n) if n in there else pl.lit(None, pl.Float64).alias(n) for n in _READS)
     rows = tables.path.select(*keys, *named).join(pairs, on=keys, how="left", maintain_order="left")
     names = ("x_x", "step_step", "m_m", "d_d", "gx_gx")
+    width = 1 + len(tables.facts.blocks)
+    same = (_c("block") == _c("block").shift(width)).fill_null(True)
+    if tables.path.select(same.all()).collect().item():  # as geometry writes it: step by step, all blocks of each
+        follows = _c("step").shift(width) == _c("step") - 1
+        return rows.with_columns(pl.when(follows).then(_c(name).shift(width)).alias(f"{name} before") for name in names)
     before = rows.select(_c("step") + 1, "block", *(_c(name).alias(f"{name} before") for name in names))
     return rows.join(before, on=keys, how="left", maintain_order="left")
 

@@ -1,6 +1,7 @@
 """A run held against a proof: which line holds, with how much slack, and which one breaks first."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import polars as pl
 from analysis.columns import COLUMNS
 from analysis.proof import Line, Need, Proof
 from analysis.proof_lines import SIGN, judge_line, nothing
-from analysis.proof_rows import PREFIXES, proof_rows
+from analysis.proof_rows import PREFIXES, Rows, proof_rows
 from analysis.tables import REFERENCE, Tables
 from analysis.verdict import FAILS, HOLDS, INCONCLUSIVE, NOT_APPLICABLE
 
@@ -66,7 +67,16 @@ def evaluate(proof: Proof, tables: Tables, reference: str = "last") -> Outcome:
     Args:
         reference: which reference point stands for the minimiser, a name of ``tables.facts.references``.
     """
+    return _evaluated(proof, tables, reference, proof_rows(tables, reference))
+
+
+def evaluate_all(proofs: Iterable[Proof], tables: Tables, reference: str = "last") -> dict[str, Outcome]:
+    """Hold one run against several proofs; by name, in their order. The tables are read once."""
     rows = proof_rows(tables, reference)
+    return {proof.name: _evaluated(proof, tables, reference, rows) for proof in proofs}
+
+
+def _evaluated(proof: Proof, tables: Tables, reference: str, rows: Rows) -> Outcome:
     frame = _with_constants(proof, rows.frame)
     unmet = _unmet(proof.needs, frame, tables, reference)
     lines = [(line, "line") for line in proof.lines] + [(line, "bound") for line in proof.bounds]

@@ -24,11 +24,12 @@ def write(
     optimizer: str = "torch.optim.sgd.SGD",
     flags: Mapping[str, bool] | None = None,
     halves: tuple[Array, Array] | None = None,
+    promised: bool = True,
     **fields: Any,
 ) -> None:
     """Write ``run`` with its closing point; ``record`` adds columns to each step's record, ``fields`` to the manifest.
 
-    ``settings`` are the optimizer's numbers, ``lr`` that of the run.
+    ``settings`` are the optimizer's numbers, ``lr`` that of the run; ``promised``: that only updates change the points.
     """
     n, d = run.x.shape
     sizes = sizes or [d]
@@ -47,7 +48,7 @@ def write(
         "float64",
         tuple(f"group0.{name}" for name in numbers),
         loss_dtype="float64",
-        optimizer={"class": optimizer, "groups": [group], "changed_updates": "error"},
+        optimizer={"class": optimizer, "groups": [group], **({"changed_updates": "error"} if promised else {})},
         **fields,
     )
     writer = RunWriter(path, manifest)

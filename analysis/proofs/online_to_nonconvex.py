@@ -45,20 +45,20 @@ proof = Proof(
         Line(
             name="regret of the online learner",
             left=_linear.sum() + _rho * _sum_norms,
-            right=2**0.5 * _rho * _energies,
+            right=8**0.5 * _rho * _energies,
             over="run",
             uses="the online learner",
-            says="Σ_windows [Σ⟨g_t, Δ_t⟩ − min_{‖u‖ ≤ ρ} Σ⟨g_t, u⟩] ≤ √2 ρ Σ_windows √(Σ ‖g_t‖²), windows of 100 steps",
+            says="Σ_windows [Σ⟨g_t, Δ_t⟩ − min_{‖u‖ ≤ ρ} Σ⟨g_t, u⟩] ≤ 2√2 ρ Σ_windows √(Σ ‖g_t‖²), windows of 100",
         ),
     ),
     bounds=(
         Line(
             name="average gradient of a window",
             left=_sum_norms / _T,
-            right=-step_change.sum() / (_rho * _T) + 2**0.5 * _energies / _T,
+            right=-step_change.sum() / (_rho * _T) + 8**0.5 * _energies / _T,
             over="run",
             uses="all lines",
-            says="mean over windows of ‖mean g‖ ≤ (F(x_0) − F(x_T))/(ρ T) + √2 Σ_windows √(Σ ‖g_t‖²) / T",
+            says="mean over windows of ‖mean g‖ ≤ (F(x_0) − F(x_T))/(ρ T) + 2√2 Σ_windows √(Σ ‖g_t‖²) / T",
         ),
     ),
     caveat=(
