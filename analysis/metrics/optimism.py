@@ -1,8 +1,8 @@
 """One-step optimism: how much better a step looks on the minibatch that made it than on a fresh one."""
 
-from analysis.biases import minibatch_noise
 from analysis.columns import Units, loss_change_d, loss_x, loss_y, lr_d, value
 from analysis.metric import Caution, Claim, Metric
+from analysis.noise import minibatch_noise
 from analysis.rounding import loss_rounding
 from analysis.series import cumulative, exponential_mean, running_mean
 

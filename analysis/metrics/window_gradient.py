@@ -2,9 +2,9 @@
 
 import polars as pl
 
-from analysis.biases import minibatch_noise
 from analysis.columns import Units, gx_gx, u_vector, value, wcount, wmove_wmove, wsum_wsum
 from analysis.metric import Bias, Claim, Metric
+from analysis.noise import minibatch_noise
 from analysis.rounding import GRADIENT_ERRORS
 from analysis.series import Series, exponential_mean, running_mean
 
