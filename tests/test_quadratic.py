@@ -117,9 +117,7 @@ def test_one_dimension_has_the_textbook_values(tmp_path, rate):
     tables = geometry(Trace(tmp_path / "run"))
     found = values((tables,), "update_correlation").item()
     change = (
-        tables.geometry.filter(pl.col("pairing") == "previous", pl.col("block") == "model")
-        .select(pl.col("loss_x") - pl.col("loss_y"))
-        .collect()
+        tables.geometry.filter(block="model", pairing="previous").select(pl.col("loss_x") - pl.col("loss_y")).collect()
     )
     assert found == pytest.approx(-rate * h * h * (1 - rate * h), rel=1e-12)
     assert change.item() == pytest.approx(-rate * h * h * (1 - rate * h / 2), rel=1e-12)
