@@ -27,6 +27,7 @@ SEGMENT_ROWS = 1 << 16
 """Rows, one per step and block, that a segment has at most: what is computed at once, and takes memory."""
 
 
+@np.errstate(over="ignore", invalid="ignore")  # the numbers of a run that diverged say so themselves
 def geometry(
     trace: Trace,
     progress: Progress | None = None,

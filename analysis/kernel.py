@@ -66,12 +66,28 @@ def cuts(sizes: list[int]) -> npt.NDArray[np.int64]:
 
 
 @_jit
-def _pair(x: Array, y: Array, w: Array, g: Array, h: Array, gp: Array, out: Array) -> None:
+def _step(
+    x: Array,
+    y: Array,
+    w: Array,
+    g: Array,
+    h: Array,
+    gp: Array,
+    x0: Array,
+    xw: Array,
+    total: Array,
+    window: Array,
+    out: Array,
+) -> None:
     dd = gxd = gyd = qd = qq = gg = hh = gh = xx = gx = xd = g1 = d1 = gpd = 0.0
+    g_sum = q_sum = tt = moved = ww = mm = 0.0
+    largest = np.int64(0)  # of the bits: non-negative numbers are in the order of their bits, NaN the largest
     for i in range(x.size):
         a, b = np.float64(x[i]), np.float64(y[i])
         u, v, before = np.float64(g[i]), np.float64(h[i]), np.float64(gp[i])
-        d, q = a - b, u - v
+        d, q, m = a - b, u - v, a - np.float64(xw[i])
+        t, s = total[i] + u, window[i] + u
+        total[i], window[i] = t, s
         dd += d * d
         gxd += u * d
         gyd += v * d
@@ -86,47 +102,17 @@ def _pair(x: Array, y: Array, w: Array, g: Array, h: Array, gp: Array, out: Arra
         g1 += u * before
         d1 += d * (b - np.float64(w[i]))
         gpd += before * d
-    out[0] += dd
-    out[1] += gxd
-    out[2] += gyd
-    out[3] += qd
-    out[4] += qq
-    out[5] += gg
-    out[6] += hh
-    out[7] += gh
-    out[8] += xx
-    out[9] += gx
-    out[10] += xd
-    out[11] += g1
-    out[12] += d1
-    out[13] += gpd
-
-
-@_jit
-def _along(
-    x: Array, y: Array, g: Array, h: Array, x0: Array, xw: Array, total: Array, window: Array, out: Array
-) -> None:
-    largest = np.int64(0)  # of the bits: non-negative numbers are in the order of their bits, NaN the largest
-    g_sum = q_sum = tt = moved = ww = mm = 0.0
-    for i in range(x.size):
-        a, u = np.float64(x[i]), np.float64(g[i])
-        bits = np.float64(abs(a - np.float64(y[i]))).view(np.int64)
-        largest = max(largest, bits)
+        largest = max(largest, np.float64(abs(d)).view(np.int64))
         g_sum += abs(u)
-        q_sum += abs(u - np.float64(h[i]))
-        t, s, m = total[i] + u, window[i] + u, a - np.float64(xw[i])
-        total[i], window[i] = t, s
+        q_sum += abs(q)
         tt += t * t
+        moved += u * (a - np.float64(x0[i]))
         ww += s * s
         mm += m * m
-        moved += u * (a - np.float64(x0[i]))
-    out[0] = np.int64(max(largest, np.float64(out[0]).view(np.int64))).view(np.float64)
-    out[1] += g_sum
-    out[2] += q_sum
-    out[3] += tt
-    out[4] += moved
-    out[5] += ww
-    out[6] += mm
+    sums = (dd, gxd, gyd, qd, qq, gg, hh, gh, xx, gx, xd, g1, d1, gpd, g_sum, q_sum, tt, moved, ww, mm)
+    for k, part in enumerate(sums):
+        out[k] += part
+    out[20] = np.int64(max(largest, np.float64(out[20]).view(np.int64))).view(np.float64)
 
 
 @_jit
@@ -140,11 +126,8 @@ def _next(x: Array, y: Array, a: Array, g: Array, out: Array) -> None:
         qq += q * q
         aa += u * u
         ag += u * v
-    out[0] += gxd
-    out[1] += qd
-    out[2] += qq
-    out[3] += aa
-    out[4] += ag
+    for k, part in enumerate((gxd, qd, qq, aa, ag)):
+        out[k] += part
 
 
 @_jit
@@ -155,38 +138,38 @@ def _halves(a: Array, b: Array, out: Array) -> None:
         ab += u * v
         aa += u * u
         bb += v * v
-    out[0] += ab
-    out[1] += aa
-    out[2] += bb
+    for k, part in enumerate((ab, aa, bb)):
+        out[k] += part
 
 
 @_jit
 def _references(x: Array, y: Array, g: Array, r0: Array, r1: Array, r2: Array, r3: Array, out: Array) -> None:
-    e0e0 = g_e0 = d_f0 = e1e1 = g_e1 = d_f1 = e2e2 = g_e2 = d_f2 = e3e3 = g_e3 = d_f3 = 0.0
+    dd = e0e0 = g_e0 = d_e0 = e1e1 = g_e1 = d_e1 = e2e2 = g_e2 = d_e2 = e3e3 = g_e3 = d_e3 = 0.0
     for i in range(x.size):  # four at a time: what they share is read and converted once
-        a, b, u = np.float64(x[i]), np.float64(y[i]), np.float64(g[i])
-        p0, p1, p2, p3 = np.float64(r0[i]), np.float64(r1[i]), np.float64(r2[i]), np.float64(r3[i])
-        d, e0, e1, e2, e3 = a - b, a - p0, a - p1, a - p2, a - p3
+        a, u = np.float64(x[i]), np.float64(g[i])
+        d, e0, e1 = a - np.float64(y[i]), a - np.float64(r0[i]), a - np.float64(r1[i])
+        e2, e3 = a - np.float64(r2[i]), a - np.float64(r3[i])
+        dd += d * d
         e0e0 += e0 * e0
         g_e0 += u * e0
-        d_f0 += d * (b - p0)
+        d_e0 += d * e0
         e1e1 += e1 * e1
         g_e1 += u * e1
-        d_f1 += d * (b - p1)
+        d_e1 += d * e1
         e2e2 += e2 * e2
         g_e2 += u * e2
-        d_f2 += d * (b - p2)
+        d_e2 += d * e2
         e3e3 += e3 * e3
         g_e3 += u * e3
-        d_f3 += d * (b - p3)
-    for j, three in enumerate(((e0e0, g_e0, d_f0), (e1e1, g_e1, d_f1), (e2e2, g_e2, d_f2), (e3e3, g_e3, d_f3))):
-        out[j, 0] += three[0]
-        out[j, 1] += three[1]
-        out[j, 2] += three[2]
+        d_e3 += d * e3
+    for j, (ee, ge, de) in enumerate(((e0e0, g_e0, d_e0), (e1e1, g_e1, d_e1), (e2e2, g_e2, d_e2), (e3e3, g_e3, d_e3))):
+        out[j, 0] += ee
+        out[j, 1] += ge
+        out[j, 2] += de - dd  # ⟨y − r, d⟩
 
 
 @_jit
-def rows(v: Vectors, b: Behind, c: Carried, refs: Array, pieces: Array, along: bool, out: Array, ref: Array) -> None:
+def rows(v: Vectors, b: Behind, c: Carried, refs: Array, pieces: Array, out: Array, ref: Array) -> None:
     """Add the products of every step and piece to ``out`` and ``ref``; :mod:`analysis.products` says which."""
     n, last = v.x.shape[0], refs.shape[0] - 1
     for p in range(pieces.shape[0]):  # pieces outside, steps inside: the last step's piece is still in the cache
@@ -197,12 +180,10 @@ def rows(v: Vectors, b: Behind, c: Carried, refs: Array, pieces: Array, along: b
             w = (v.x[t - 2] if t > 1 else (b.x if t == 1 else b.earlier))[i:j]
             gp = (v.g[t - 1] if t > 0 else b.g)[i:j]
             h = v.h[t][i:j] if v.has_h[t] else gp  # unpaired: the gradient of the step before, on another minibatch
-            _pair(x, y, w, g, h, gp, out[t, k])
-            if along:
-                if c.opens[t]:
-                    c.window[i:j] = 0.0
-                    c.xw[i:j] = x
-                _along(x, y, g, h, c.x0[i:j], c.xw[i:j], c.total[i:j], c.window[i:j], out[t, k, 14:])
+            if c.opens[t]:
+                c.window[i:j] = 0.0
+                c.xw[i:j] = x
+            _step(x, y, w, g, h, gp, c.x0[i:j], c.xw[i:j], c.total[i:j], c.window[i:j], out[t, k])
             if b.has_a if t == 0 else v.has_a[t - 1]:
                 _next(x, y, (v.a[t - 1] if t > 0 else b.a)[i:j], gp, out[t, k, 21:])
             if v.has_halves[t]:

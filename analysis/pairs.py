@@ -13,7 +13,9 @@ from analysis.products import PAIR, PRODUCTS
 AT = {name: i for i, name in enumerate(GEOMETRY)}
 LATE = [AT["d_ahead"]]
 _OF = {name: i for i, name in enumerate(PRODUCTS)}
-_OF_LOOK_BACK = {"gy_d", "dg_d", "dg_dg", "gy_gy", "gx_gy"}
+_OF_LOOK_BACK = frozenset({"gy_d", "dg_d", "dg_dg", "gy_gy", "gx_gy"})
+_OF_LOOK_AHEAD = frozenset({"gx_d", "dg_d", "dg_dg", "gx_gx", "gx_gy"})
+_NORMS = {"d_d": "d_norms", "dg_dg": "dg_norms"}
 
 
 @dataclass(frozen=True)
@@ -64,27 +66,21 @@ class Reduced:
 
 def previous(r: Reduced) -> Rows:
     """x = x_t, y = x_{t−1} on z_t, for the steps that have a gradient and a step before them."""
-    rows, unprobed = _blank(r), ~r.recorded("h")
-    for name in PAIR:
-        rows.put(AT[name], r[name], unprobed if name in _OF_LOOK_BACK else False)
-    _norms(rows)
-    _losses(rows, r.loss("loss"), r.loss("loss_previous"))
+    found = {name: r[name] for name in PAIR}
+    rows = _rows(r, found, (r.loss("loss"), r.loss("loss_previous")), ~r.recorded("h"), _OF_LOOK_BACK)
     return rows[_has_pair(r)]
 
 
 def unpaired(r: Reduced) -> Rows:
     """x = x_t on z_t, y = x_{t−1} on z_{t−1}, of the model alone."""
-    rows, probed = _blank(r), r.recorded("h")[:, None]
+    probed = r.recorded("h")[:, None]
     squares, before, both = r["gx_gx"], r.one_before("gx_gx"), r["g_gprev"]
     # without a probe the kernel took g_{t−1} for the second gradient, and formed the difference first
     difference = np.where(probed, np.maximum(squares + before - 2 * both, 0.0), r["dg_dg"])
     slope = np.where(probed, r["gx_d"] - r["gprev_d"], r["dg_d"])
     found = {"gy_d": r["gprev_d"], "dg_d": slope, "dg_dg": difference, "gy_gy": before, "gx_gy": both}
-    for name in PAIR:
-        rows.put(AT[name], found.get(name, r[name]))
-    _norms(rows)
-    _losses(rows, r.loss("loss"), r.loss_before("loss"))
-    return _model(rows[_has_pair(r)])
+    found |= {name: r[name] for name in ("d_d", "gx_d", "gx_gx")}
+    return _rows(r, found, (r.loss("loss"), r.loss_before("loss")), blocks=False)[_has_pair(r)]
 
 
 def following(r: Reduced, blocks: bool) -> Rows:
@@ -92,56 +88,48 @@ def following(r: Reduced, blocks: bool) -> Rows:
 
     The rows of the segment stand for t + 1.
     """
-    rows, before = _blank(r), r.segment.before
+    before = r.segment.before
     first = before is not None and "a" in before.streams
     unprobed = ~np.append(first, r.recorded("a")[:-1])
-    rows.steps[:] = r.segment.steps - 1
-    rows.put(AT["d_d"], r["d_d"])
-    rows.put(AT["gy_d"], r["gprev_d"])
-    rows.put(AT["gy_gy"], r.one_before("gx_gx"))
-    for name in ("gx_d", "dg_d", "dg_dg", "gx_gx", "gx_gy"):
-        rows.put(AT[name], r[f"next {name}"], unprobed)
-    _norms(rows)
-    _losses(rows, r.loss_before("loss_next"), r.loss_before("loss"))
-    rows = rows[r.back > 0]
-    return rows if blocks else _model(rows)
+    found = {name: r[f"next {name}"] for name in _OF_LOOK_AHEAD}
+    found |= {"d_d": r["d_d"], "gy_d": r["gprev_d"], "gy_gy": r.one_before("gx_gx")}
+    losses = (r.loss_before("loss_next"), r.loss_before("loss"))
+    rows = _rows(r, found, losses, unprobed, _OF_LOOK_AHEAD, blocks)[r.back > 0]
+    return Rows(rows.steps - 1, rows.values, rows.missing)
 
 
 def to_reference(r: Reduced, k: int, blocks: bool) -> tuple[Rows, Floats, Bools]:
     """x = x_t, y = the reference point ``k`` on z_t, for the steps with a gradient; and d_ahead of the steps before."""
-    rows = _blank(r)
-    rows.put(AT["d_d"], r.to[:, :, k, 0])
-    rows.put(AT["gx_d"], r.to[:, :, k, 1])
-    rows.put(AT["gx_gx"], r["gx_gx"])
-    _norms(rows)
-    _losses(rows, r.loss("loss"), (np.full(len(r.back), np.nan), np.ones(len(r.back), bool)))
-    ahead, missing = r.to[:, :, k, 2:].copy(), (r.back == 0)[:, None].copy()
-    rows = rows[: r.segment.graded]
-    return (rows, ahead, missing) if blocks else (_model(rows), ahead[:, :1], missing)
+    found = {"d_d": r.to[:, :, k, 0], "gx_d": r.to[:, :, k, 1], "gx_gx": r["gx_gx"]}
+    unknown = np.full(len(r.back), np.nan), np.ones(len(r.back), bool)
+    rows = _rows(r, found, (r.loss("loss"), unknown), blocks=blocks)
+    ahead = r.to[:, : rows.values.shape[1], k, 2:].copy()
+    return rows[: r.segment.graded], ahead, (r.back == 0)[:, None].copy()
 
 
-def _blank(r: Reduced) -> Rows:
-    return Rows.empty(r.segment.steps.copy(), r.of.shape[1], len(GEOMETRY))
+def _rows(
+    r: Reduced,
+    found: dict[str, Floats],
+    losses: tuple[tuple[Floats, Bools], ...],
+    gone: Bools | bool = False,
+    of_gone: frozenset[str] = frozenset(),
+    blocks: bool = True,
+) -> Rows:
+    """Rows of products ``found``, those ``of_gone`` missing where ``gone``; with the blocks or without."""
+    width = r.of.shape[1] if blocks else 1
+    rows = Rows.empty(r.segment.steps, width, len(GEOMETRY))
+    for name, values in found.items():
+        missing = gone if name in of_gone else False
+        rows.put(AT[name], values[:, :width], missing)
+        if name in _NORMS:
+            norms = np.sqrt(values)
+            norms[:, 0] = norms[:, 1:].sum(axis=1)
+            rows.put(AT[_NORMS[name]], norms[:, :width], missing)
+    for name, (of_model, missing) in zip(("loss_x", "loss_y"), losses, strict=True):
+        rows.values[:, 0, AT[name]] = of_model  # the loss belongs to the whole model and stands on that row alone
+        rows.missing[:, AT[name]] = missing
+    return rows
 
 
 def _has_pair(r: Reduced) -> Bools:
     return (r.back > 0) & r.recorded("g")
-
-
-def _model(rows: Rows) -> Rows:
-    return Rows(rows.steps, rows.values[:, :1], rows.missing)
-
-
-def _norms(rows: Rows) -> None:
-    """Sums of the blocks' norms from their squares."""
-    for name, square in (("d_norms", AT["d_d"]), ("dg_norms", AT["dg_dg"])):
-        norms = np.sqrt(rows.values[:, :, square])
-        norms[:, 0] = norms[:, 1:].sum(axis=1)
-        rows.put(AT[name], norms, rows.missing[:, square])
-
-
-def _losses(rows: Rows, x: tuple[Floats, Bools], y: tuple[Floats, Bools]) -> None:
-    """The loss belongs to the whole model and stands on that row alone."""
-    for name, (values, missing) in (("loss_x", x), ("loss_y", y)):
-        rows.values[:, 0, AT[name]] = values
-        rows.missing[:, AT[name]] = missing

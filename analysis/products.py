@@ -10,7 +10,7 @@ from analysis.kernel import Array, Behind, Carried, Vectors, rows
 
 PAIR = ("d_d", "gx_d", "gy_d", "dg_d", "dg_dg", "gx_gx", "gy_gy", "gx_gy")
 PATH = ("x_x", "g_x", "x_d", "g_gprev", "d_dprev")
-ALONG = ("gprev_d", "d_max", "g_sum", "dg_sum", "gsum_gsum", "g_moved", "wsum_wsum", "wmove_wmove")
+ALONG = ("gprev_d", "g_sum", "dg_sum", "gsum_gsum", "g_moved", "wsum_wsum", "wmove_wmove", "d_max")
 NEXT = tuple(f"next {name}" for name in ("gx_d", "dg_d", "dg_dg", "gx_gx", "gx_gy"))
 HALVES = ("ga_gb", "ga_ga", "gb_gb")
 PRODUCTS = (*PAIR, *PATH, *ALONG, *NEXT, *HALVES)
@@ -36,7 +36,6 @@ def products(
     references: Array,
     pieces: npt.NDArray[np.int64],
     blocks: int,
-    along: bool = True,
     spread: Spread = map,
 ) -> tuple[Floats, Floats]:
     """Inner products of ``n`` consecutive steps in ``d`` dimensions, per block, in float64.
@@ -46,7 +45,6 @@ def products(
         carried: brought up to date.
         references: points, shape ``(k, d)``, in the dtype of the vectors.
         pieces: from :func:`analysis.kernel.cuts`.
-        along: without it, and so without :data:`ALONG` but for the first, ``carried`` stays as it is.
         spread: ``map`` of an executor whose threads share the work.
 
     Returns:
@@ -63,7 +61,7 @@ def products(
     def part(of_pieces: Array) -> tuple[Floats, Floats]:
         out = np.zeros((n, blocks, len(PRODUCTS)))
         ref = np.zeros((n, blocks, k + -k % 4, len(TO_REFERENCE)))  # the kernel takes four at a time
-        rows(frozen, before, carried, points, of_pieces, along, out, ref)
+        rows(frozen, before, carried, points, of_pieces, out, ref)
         return out, ref
 
     parts = PARTS if len(pieces) >= 4 * PARTS else 1

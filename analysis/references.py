@@ -89,15 +89,16 @@ def find_points(trace: Trace, records: pl.DataFrame, wanted: Sequence[str]) -> P
             raise UsageError(f"Reference {name!r} is not known; expected run:ID, point:FILE or one of {REFERENCES}.")
         elif (point := _of_this_run(name, trace, records, there, bool(ends))) is not None:
             found[name] = point
-    rows = [point.astype(trace.manifest.dtype, copy=False) for point in found.values()]
-    empty = np.empty((0, trace.parameters), trace.manifest.dtype)
-    return Points(tuple(found), np.stack(rows) if rows else empty, ends)
+    vectors = np.empty((len(found), trace.parameters), trace.manifest.dtype)
+    for row, point in zip(vectors, found.values(), strict=True):
+        row[:] = point
+    return Points(tuple(found), vectors, ends)
 
 
 def _of_this_run(name: str, trace: Trace, records: pl.DataFrame, there: Array, epochs: bool) -> Array | None:
     first, last = int(there[0]), int(there[-1])
-    if name == "initial":
-        return _row(trace, first)
+    if name in ("initial", "last"):
+        return _row(trace, first if name == "initial" else last)
     if name == "random":
         return _random(_row(trace, first), _row(trace, last))
     if name == "best_loss":
@@ -109,12 +110,10 @@ def _of_this_run(name: str, trace: Trace, records: pl.DataFrame, there: Array, e
         tail = there[-count:]
         return _weighted_mean(trace, tail, np.full(len(tail), 1 / len(tail)))
     if name == "ema":
-        weights = EMA ** np.arange(len(there))[::-1] * (1 - EMA) / (1 - EMA ** len(there))
-        counts = weights > np.finfo(trace.manifest.dtype).eps / 64 / len(there)  # the others change no digit
-        return _weighted_mean(trace, there[counts], weights[counts])
-    if name == "epoch_last":
-        return _row(trace, last) if epochs else None
-    return _row(trace, last)
+        fades = EMA ** np.arange(len(there))[::-1]  # also the share of all weights that older points have
+        counts = fades > np.finfo(trace.manifest.dtype).eps / 8  # the others change no digit
+        return _weighted_mean(trace, there[counts], fades[counts] * (1 - EMA) / (1 - EMA ** len(there)))
+    return np.empty(trace.parameters) if epochs else None  # of the last point of each epoch
 
 
 def _row(trace: Trace, row: int) -> Array:
@@ -123,7 +122,7 @@ def _row(trace: Trace, row: int) -> Array:
 
 
 def _random(first: Array, last: Array) -> Array:
-    direction = np.random.default_rng(SEED).standard_normal(len(first))
+    direction = np.random.default_rng(SEED).standard_normal(len(first), np.float32).astype(np.float64)
     distance = np.linalg.norm(np.subtract(last, first, dtype=np.float64))
     direction *= distance / np.linalg.norm(direction)
     return np.asarray(first + direction)

@@ -9,6 +9,7 @@ from typing import Any, Self
 import polars as pl
 
 from analysis.optimizers import optimizer_flags
+from analysis.replay import with_replay
 from tracer.errors import FormatError
 from tracer.store.home import check_run_id
 from tracer.store.manifest import Manifest
@@ -103,11 +104,14 @@ class TableStore:
         """Whether the table has been computed."""
         return self.path(name).is_file()
 
-    def write(self, name: str, frame: pl.DataFrame) -> Path:
-        """Write a table; readers see the old one or the new one, never a part."""
+    def write(self, name: str, frame: pl.DataFrame | pl.LazyFrame) -> Path:
+        """Write a table; readers see the old one or the new one, never a part. A lazy one need not fit into memory."""
         target = self.path(name)
         with _Aside(target) as aside:
-            frame.write_parquet(aside, compression="zstd", compression_level=1, statistics=True)
+            if isinstance(frame, pl.LazyFrame):
+                frame.sink_parquet(aside, compression="zstd", compression_level=1, statistics=True, maintain_order=True)
+            else:
+                frame.write_parquet(aside, compression="zstd", compression_level=1, statistics=True)
         return target
 
     def write_text(self, name: str, text: str) -> Path:
@@ -154,8 +158,11 @@ class TableStore:
             raise FormatError(f"{path}: not readable ({error}). Materialize `geometry` of this run again.") from None
 
     def tables(self) -> Tables:
-        """Everything a metric reads."""
-        return Tables(self.scan("geometry"), self.scan("path"), self.scan("steps"), self.facts())
+        """Everything a metric reads; replays, where there are any, fill what the recorded vectors leave open."""
+        geometry = self.scan("geometry")
+        if self.exists("replay"):
+            geometry = with_replay(geometry, self.scan("replay"), MODEL)
+        return Tables(geometry, self.scan("path"), self.scan("steps"), self.facts())
 
 
 class _Aside:

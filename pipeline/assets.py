@@ -5,6 +5,7 @@ Each body is a call into ``analysis`` and what its page shows. No asset reads HD
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
@@ -12,6 +13,12 @@ import polars as pl
 
 import analysis.geometry
 import analysis.kernel
+import analysis.long
+import analysis.pairs
+import analysis.passes
+import analysis.path
+import analysis.products
+import analysis.references
 import analysis.report
 from analysis.checks import trace_checks
 from analysis.measure import measure
@@ -92,7 +99,16 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
     deps=[trace],
     partitions_def=RUNS,
     group_name="recording",
-    code_version=pages.source_version(analysis.geometry, analysis.kernel),
+    code_version=pages.source_version(
+        analysis.geometry,
+        analysis.kernel,
+        analysis.long,
+        analysis.pairs,
+        analysis.passes,
+        analysis.path,
+        analysis.products,
+        analysis.references,
+    ),
     kinds={"parquet"},
     automation_condition=WHEN_INPUTS_CHANGE,
     check_specs=checks.identity_specs(),
@@ -100,10 +116,12 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
 def geometry(context: dg.AssetExecutionContext) -> Result:
     """Inner products of every pair of neighbouring points: the last place where vectors are read."""
     recorded = Trace(home.runs_root() / context.partition_key)
-    tables = analysis.geometry.geometry(recorded)
     into = store(context.partition_key)
-    for name in ("geometry", "path", "steps"):
-        into.write(name, getattr(tables, name).collect())
+    into.directory.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".parts-", dir=into.directory) as parts:
+        tables = analysis.geometry.geometry(recorded, parts=Path(parts))
+        for name in ("geometry", "path", "steps"):
+            into.write(name, getattr(tables, name))
     into.write_facts(tables.facts)
     write_config(into, recorded.manifest.config)
     return dg.MaterializeResult(

@@ -203,6 +203,19 @@ def test_a_diverged_step_is_undefined_not_missing(tmp_path):
     assert tables(tmp_path / "nan")[1].filter(block="model")["d_max"].is_nan().to_list()[1:] == [False] * 3 + [True] * 2
 
 
+@pytest.mark.parametrize("huge", [1e30, 3e38, np.inf, np.nan])
+def test_a_run_that_ends_in_overflow_is_read_without_a_word(tmp_path, huge):
+    rows = vectors(6, 7, streams=EVERYTHING)
+    for name in rows:
+        rows[name][4:] = np.copysign(np.float32(huge), rows[name][4:])
+    write_run(tmp_path / "run", rows, more={"epoch": [0, 0, 0, 1, 1, 1]})
+    pairs, path, facts = tables(tmp_path / "run")
+    assert len(facts.references) == 7
+    assert not model(pairs).filter(pl.col("step") >= 4)["d_d"].is_between(0, 1e50).any()
+    assert model(pairs, "next")["gx_gx"].is_between(0, 1e3).to_list() == [True] * 4 + [False]
+    assert path.filter(block="model")["gsum_gsum"].is_between(0, 1e3).to_list() == [True] * 4 + [False] * 2
+
+
 @pytest.mark.parametrize("steps", [0, 1])
 def test_a_run_too_short_for_a_pair_gives_empty_tables_with_all_columns(tmp_path, steps):
     write_run(tmp_path / "run", {s: v[:steps] for s, v in vectors(1, 7).items()})

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 
 from analysis.geometry import geometry
@@ -23,6 +22,6 @@ def test_a_run_of_format_1_reads_as_on_its_first_day():
     assert trace.manifest.config == {"why": "kept for good"}
     points = np.concatenate([chunk.x for chunk in trace.chunks()]).astype(np.float64)
     assert points.sum(axis=1).tolist() == pytest.approx(expected["x_sum"], rel=1e-14)
-    model = geometry(trace).geometry.filter(pl.col("block") == "model").collect()
+    model = geometry(trace).geometry.filter(block="model", pairing="previous").collect()
     assert model["d_d"].to_list() == pytest.approx(expected["d_d"], rel=1e-12)
     assert model["dg_dg"].to_list() == pytest.approx(expected["dg_dg"], rel=1e-12)

@@ -115,7 +115,9 @@ def test_one_dimension_has_the_textbook_values(tmp_path, rate):
             opt.step()
     tables = geometry(Trace(tmp_path / "run"))
     found = values((tables,), "update_correlation").item()
-    change = tables.geometry.filter(pl.col("block") == "model").select(pl.col("loss_x") - pl.col("loss_y")).collect()
+    change = (
+        tables.geometry.filter(block="model", pairing="previous").select(pl.col("loss_x") - pl.col("loss_y")).collect()
+    )
     assert found == pytest.approx(-rate * h * h * (1 - rate * h), rel=1e-12)
     assert change.item() == pytest.approx(-rate * h * h * (1 - rate * h / 2), rel=1e-12)
     assert (found > 0) == (rate > 1 / h)
