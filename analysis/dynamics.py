@@ -21,6 +21,7 @@ a gradient of zero for such a parameter; a block that stood still with a gradien
 update was counted where the moments, too, are zero, the first step that moves the block tells.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -43,6 +44,7 @@ from analysis.dynamics_kernel import (
 from analysis.kernel import cuts
 from analysis.optimizers import ADAM, RATE, SCALE, STILL, Formula, formula_of
 from analysis.passes import Segment
+from analysis.products import PARTS
 from analysis.rounding import roundoff
 from tracer.store.manifest import Manifest
 
@@ -100,9 +102,9 @@ class Dynamics:
         self._next: tuple[int, int] | None = (1, 0) if manifest.branch_of is None else None
         self._before_the_run = 0 if manifest.branch_of is None else int(manifest.branch_of.get("step", 0))
         if self._formula is not None:
-            self._begin(self._formula, records, int(edges[-1]), last)
+            self._begin(self._formula, records, int(edges[-1]), manifest.dtype, last)
 
-    def _begin(self, formula: Formula, records: pl.DataFrame, size: int, last: Array | None) -> None:
+    def _begin(self, formula: Formula, records: pl.DataFrame, size: int, dtype: str, last: Array | None) -> None:
         flags = [formula.flags[group] for group in formula.group_of]
         self._adam = formula.kind == ADAM
         self._largest = np.array(["amsgrad" in f for f in flags])
@@ -110,8 +112,8 @@ class Dynamics:
         self._needs = ("m", "v", "w")[: 1 if not self._adam else 3 if self._largest.any() else 2]
         self._stateless = formula.stateless(records)
         self._moments = {name: np.zeros(size if name in self._needs else 0) for name in ("m", "v", "w")}
-        self._last = None if last is None else np.asarray(last, np.float64)
-        self._nothing = _frozen(np.zeros(size if self._adam else 0))
+        self._has_last = last is not None
+        self._last = _frozen(np.zeros(size if self._adam else 0, dtype) if last is None else np.asarray(last, dtype))
         self._forget(0)
 
     def _forget(self, updates: int) -> None:
@@ -178,14 +180,24 @@ class Dynamics:
         sums: Floats,
     ) -> None:
         left = (_frozen(part.left["x"]), _frozen(part.left["g"]), _frozen(part.x))
-        if not self._adam:
-            sgd_rows(*left, moments["m"], given[0], np.ascontiguousarray(kept[:, 0]), pieces, numbers, sums)
-            return
-        last = self._nothing if self._last is None else _frozen(self._last)
+        right = (_frozen(part.g), _frozen(part.h), self._last)
         state = (moments["m"], moments["v"], moments["w"])
-        adam_rows(
-            *left, _frozen(part.g), _frozen(part.h), last, state, given, kept, self._largest, pieces, numbers, sums
-        )
+        kept_m = np.ascontiguousarray(kept[:, 0])
+
+        def some(of_pieces: Array) -> Floats:
+            into = np.zeros_like(sums)
+            if self._adam:
+                adam_rows(*left, *right, state, given, kept, self._largest, of_pieces, numbers, into)
+            else:
+                sgd_rows(*left, moments["m"], given[0], kept_m, of_pieces, numbers, into)
+            return into
+
+        if len(pieces) < 4 * PARTS:
+            sums += some(pieces)
+            return
+        with ThreadPoolExecutor(PARTS) as pool:  # as many parts on every machine, so that sums do not depend on it
+            for found in pool.map(some, np.array_split(pieces, PARTS)):
+                sums += found
 
     def _given(self, formula: Formula, part: _Updates) -> tuple[tuple[Array, Array, Array], Flags]:
         """Recorded moments after each update, and in which rows there are any, shape ``(n, 3)``."""
@@ -217,7 +229,7 @@ class Dynamics:
         there = dict.fromkeys(self.columns, known)
         there["g_mprev"] = known & before
         for name in _OF_ADAM:
-            there[name] = there[name] & self._adam & (self._last is not None or name not in _OF_REFERENCE)
+            there[name] = there[name] & self._adam & (self._has_last or name not in _OF_REFERENCE)
         there["qq_adam"] = there["qq_adam"] & part.probed
         return values, ~np.stack([there[name] for name in self.columns], axis=1)
 

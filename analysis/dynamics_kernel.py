@@ -35,8 +35,8 @@ SUMS = (
 )
 """What is summed per row and block; the last six only bound the rounding.
 
-``u_u`` sums (|clip g| + |couple y|)², ``ud_ud`` that over D²; ``own_own`` the formula's step without decay, ``md_md``
-m²/D². The others are columns of the path table.
+``u_u`` sums (|clip g| + |couple y|)² for SGD, ``ud_ud`` the same over D² for Adam; ``own_own`` the formula's step
+without decay, ``md_md`` m²/D². The others are columns of the path table.
 """
 _SLIP, _SCALED, _M_M, _G_M, _G_MPREV = range(5)
 _Y_Y, _X_X, _U_U, _OWN_OWN, _MD_MD, _UD_UD = range(12, 18)
@@ -114,7 +114,7 @@ def _adam(
     m, v, w = moments
     given_m, given_v, given_w = given
     kept_m, kept_v, kept_w = kept
-    slip = scaled = mm = gm = gp = dd = qq = me = xe = ee = en = se = yy = xx = uu = own = rr = zz = 0.0
+    slip = scaled = mm = gm = gp = dd = qq = me = xe = ee = en = se = yy = xx = rr = zz = 0.0
     for i in range(x.size):
         a, b, c = np.float64(y[i]), np.float64(x[i]), np.float64(g[i])
         before = m[i]
@@ -128,7 +128,8 @@ def _adam(
             second = np.float64(given_w[i]) if kept_w else max(w[i], second)
             w[i] = second
         metric = root * np.sqrt(second) + eps
-        ratio, size = now / metric, abs(raw) + abs(couple * a)
+        inverse = 1.0 / metric
+        ratio, size = now * inverse, (abs(raw) + abs(couple * a)) * inverse
         move = -rate * ratio - decay * a
         d, e, q = b - a, a - np.float64(last[i]), np.float64(gx[i]) - np.float64(h[i])
         miss, f = d - scale * move, e + d
@@ -138,19 +139,18 @@ def _adam(
         gm += c * now
         gp += c * before
         dd += metric * d * d
-        qq += q * q / metric
-        me += hat * now * e
-        xe += apart * metric * a * e
+        qq += q * q * inverse
+        me += now * e
+        xe += metric * a * e
         ee += metric * e * e
         en += metric * f * f
         se += metric * miss * e
         yy += a * a
         xx += b * b
-        uu += size * size
-        own += rate * rate * ratio * ratio
         rr += ratio * ratio
-        zz += size * size / (metric * metric)
-    for k, term in enumerate((slip, scaled, mm, gm, gp, dd, qq, me, xe, ee, en, se, yy, xx, uu, own, rr, zz)):
+        zz += size * size
+    me, xe, own = hat * me, apart * xe, rate * rate * rr
+    for k, term in enumerate((slip, scaled, mm, gm, gp, dd, qq, me, xe, ee, en, se, yy, xx, 0.0, own, rr, zz)):
         out[k] += term
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from analysis.replay import with_replay
 from analysis.tables import MODEL, REFERENCE, Tables
 from tests.problems import Array, Problem, Run
 from tracer.store.manifest import Block, Manifest
@@ -69,20 +70,12 @@ def with_losses_at(tables: Tables, problem: Problem, points: Mapping[str, Array]
     random = np.random.default_rng(seed)
     steps = tables.steps.select("step", "loss").collect().drop_nulls()["step"].to_list()
     drawn = [problem.draw(random) for _ in steps]
-    found = pl.DataFrame(
+    replay = pl.DataFrame(
         {
             "pairing": [REFERENCE + name for name in points for _ in steps],
             "step": steps * len(points),
-            "at u": [problem.f(u, z) for u in points.values() for z in drawn],
+            "loss_y": [problem.f(u, z) for u in points.values() for z in drawn],
         },
-        schema_overrides={"at u": pl.Float64, "step": pl.Int64},
+        schema_overrides={"loss_y": pl.Float64, "step": pl.Int64},
     )
-    geometry = tables.geometry.collect()
-    keyed = geometry.with_columns(name=pl.col("pairing").cast(pl.String))
-    joined = keyed.join(
-        found, left_on=["name", "step"], right_on=["pairing", "step"], how="left", maintain_order="left"
-    )
-    model = pl.col("block").cast(pl.String) == MODEL
-    filled = pl.when(model).then(pl.coalesce("loss_y", "at u")).otherwise(pl.col("loss_y"))
-    whole = joined.with_columns(loss_y=filled).select(geometry.columns)
-    return Tables(whole.lazy(), tables.path, tables.steps, tables.facts)
+    return Tables(with_replay(tables.geometry, replay.lazy(), MODEL), tables.path, tables.steps, tables.facts)

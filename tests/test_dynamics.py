@@ -10,6 +10,8 @@ from analysis.dynamics import Dynamics
 from analysis.geometry import geometry
 from analysis.own_updates import OWN_UPDATES, own_updates
 from analysis.passes import segments
+from tests.dynamics_runs import write
+from tests.problems import Run
 from tests.slopes import OPTIMIZERS, STEPS, Slopes, adamw, record, sgd
 from tests.styles import STYLES, run
 from tracer import Tracer
@@ -220,3 +222,22 @@ def test_groups_with_settings_of_their_own_need_to_be_told_apart(tmp_path):
     assert "does not say which block belongs to which" in Dynamics(trace.manifest, records).why
     one_rate = records.with_columns(pl.col("group1.lr").alias("group0.lr"))
     assert Dynamics(trace.manifest, one_rate).why == ""
+
+
+def test_long_vectors_are_computed_in_parts_and_blocks_add_up(tmp_path):
+    random, d, steps = np.random.default_rng(1), 16 * 8192 + 5, 3
+    x, g = random.normal(size=(2, steps + 1, d)).astype(np.float64)
+    nothing = np.full(steps, 1.0)
+    given = Run(x[:-1], g[:-1], np.roll(g[:-1], 1), nothing, nothing, lr=0.1 * nothing, final=x[-1])
+    write(tmp_path / "run", given, sizes=(9000, d - 9000), settings={"momentum": 0.5})
+    values, missing, at = dynamics(Trace(tmp_path / "run"))
+    m = [g[0]]
+    for t in (1, 2):
+        m.append(0.5 * m[-1] + g[t])
+    slip = np.diff(x, axis=0) + 0.1 * np.array(m)
+    for k, part in enumerate((slice(0, 9000), slice(9000, d))):
+        found = {name: values[1:, k, at[name]] for name in ("slip_slip", "m_m", "g_m")}
+        np.testing.assert_allclose(found["slip_slip"], (slip[:, part] ** 2).sum(1), rtol=1e-12)
+        np.testing.assert_allclose(found["m_m"], [(v[part] ** 2).sum() for v in m], rtol=1e-12)
+        np.testing.assert_allclose(found["g_m"], [g[t, part] @ m[t][part] for t in range(3)], rtol=1e-11)
+    assert not missing[1:, at["slip_slip"]].any()
