@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tracer.store.files import ASIDE, pwrite, reserve, sync, sync_directory, write_aside
+from tracer.store.files import ASIDE, pwrite, pwrite_hashed, reserve, sync, sync_directory, write_aside
 from tracer.store.header import Header
 from tracer.store.layout import OPEN, Bytes, Layout, chunk_name, digest, seal_record
+from tracer.store.record_messages import RecordMessages, Row
 from tracer.store.skeleton import Skeleton
 
 Rows = dict[str, npt.NDArray[np.generic]]
@@ -26,15 +27,17 @@ class ChunkWriter:
         OSError: no room for the whole chunk, or another fault of the disk. Nothing acknowledged is touched.
     """
 
-    def __init__(self, directory: Path, number: int, layout: Layout, skeleton: Skeleton, schema: pa.Schema) -> None:
-        self.number, self.layout, self.skeleton, self.schema = number, layout, skeleton, schema
+    def __init__(
+        self, directory: Path, number: int, layout: Layout, skeleton: Skeleton, messages: RecordMessages
+    ) -> None:
+        self.number, self.layout, self.skeleton, self._messages = number, layout, skeleton, messages
         self.rows = 0
         self.directory = directory
         self._vectors = directory / (chunk_name(number, "h5") + OPEN)
         self._records = directory / (chunk_name(number, "arrow") + OPEN)
-        self._batches: list[pa.RecordBatch] = []
+        self._values: list[Row] = []
         self._commits = bytearray()
-        header = schema.serialize()
+        header = messages.schema.serialize()
         self._end = len(header)
         # the records first: where the vectors are, their records are
         self._record_file = os.open(self._records, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
@@ -51,21 +54,20 @@ class ChunkWriter:
         """Whether every row is taken."""
         return self.rows == self.skeleton.rows
 
-    def write(self, step: int, record: pa.RecordBatch, rows: Rows) -> None:
-        """Append one step: ``rows`` maps stream names to vectors of shape ``(d,)``, ``record`` has one row."""
+    def write(self, step: int, message: bytes, values: Row, rows: Rows) -> None:
+        """Append one step: its record as a message and as values; ``rows`` maps stream names to shape ``(d,)``."""
         if os.fstat(self._file).st_nlink == 0:  # writing on would succeed, into nothing
             raise FileNotFoundError(
                 errno.ENOENT, "the file was removed while it was being recorded", str(self._vectors)
             )
-        for stream, row in rows.items():
-            pwrite(self._file, row, self.skeleton.header.streams[stream] + self.rows * self.layout.row_bytes)
-        message = record.serialize()
+        begin, down = self.skeleton.header.streams, self.rows * self.layout.row_bytes
+        hashes = {stream: pwrite_hashed(self._file, row, begin[stream] + down) for stream, row in rows.items()}
         pwrite(self._record_file, message, self._end)
         end = self._end + len(message)
-        commit = self.layout.commit_record(step, digest(message), end, rows)
+        commit = self.layout.commit_record(step, digest(message), end, hashes)
         pwrite(self._file, commit, self.skeleton.header.commit + self.rows * len(commit))
         self._commits += commit
-        self._batches.append(record)
+        self._values.append(values)
         self._end = end
         self.rows += 1
 
@@ -79,7 +81,7 @@ class ChunkWriter:
 
         The sealed record file comes first and the vectors' rename last, so at any moment one whole chunk is readable.
         """
-        records = record_file(pa.Table.from_batches(self._batches, self.schema))
+        records = record_file(self._messages.table(self._values))
         write_aside(self.directory / chunk_name(self.number, "arrow"), records)
         seal = seal_record(self.rows, digest(self._commits), digest(records))
         path = self.directory / chunk_name(self.number, "h5")

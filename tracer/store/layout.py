@@ -115,14 +115,13 @@ class Layout:
             ]
         )
 
-    def commit_record(self, step: int, record: int, end: int, rows: dict[str, npt.NDArray[np.generic]]) -> bytes:
-        """Bytes of the commit record for ``rows``, each of shape ``(d,)``; ``record`` and ``end`` as in commit."""
-        present, hashes = 0, []
+    def commit_record(self, step: int, record: int, end: int, hashes: dict[str, list[int]]) -> bytes:
+        """Bytes of a commit record; ``record`` and ``end`` as in commit, ``hashes`` of each row's slices."""
+        present, words = 0, []
         for i, stream in enumerate(self.streams):
-            row = rows.get(stream)
-            present |= (row is not None) << i
-            hashes += [0 if row is None else digest(row[a:b]) for a, b in self.slices]
-        body = struct.pack(f"<{4 + len(hashes)}Q", step + 1, present, record, end, *hashes)
+            present |= (stream in hashes) << i
+            words += hashes.get(stream) or [0] * len(self.slices)
+        body = struct.pack(f"<{4 + len(words)}Q", step + 1, present, record, end, *words)
         return body + digest(body).to_bytes(8, "little")
 
 
