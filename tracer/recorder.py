@@ -134,7 +134,7 @@ class Tracer:
         self._ring = Ring(self._writer, layout, slots, device, SCALARS)
         self._surroundings = Surroundings(model, self._subject.trained, generators)
         self._gradients = Gradients(self._subject, missing_gradient == "zero", changed_gradients == "record")
-        self._capture = Capture(self._ring, self._subject, self._gradients, buffers, manifest.hyperparameters)
+        self._capture = Capture(self._ring, self._subject, self._gradients, buffers)
         self._losses = Losses(self._subject, tuple(s for s in layout.streams if s in ("h", "a", "ga", "gb")))
         look_back = "look_back" in self.probes
         self._previous = [torch.zeros_like(p) for p in self._subject.trained] if look_back else []
