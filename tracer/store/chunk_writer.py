@@ -60,12 +60,13 @@ class ChunkWriter:
             raise FileNotFoundError(
                 errno.ENOENT, "the file was removed while it was being recorded", str(self._vectors)
             )
-        begin, down = self.skeleton.header.streams, self.rows * self.layout.row_bytes
-        hashes = {stream: pwrite_hashed(self._file, row, begin[stream] + down) for stream, row in rows.items()}
+        header, down, hashes = self.skeleton.header, self.rows * self.layout.row_bytes, {}
+        for stream, row in rows.items():
+            hashes[stream] = pwrite_hashed(self._file, row, header.streams[stream] + down)
         pwrite(self._record_file, message, self._end)
         end = self._end + len(message)
         commit = self.layout.commit_record(step, digest(message), end, hashes)
-        pwrite(self._file, commit, self.skeleton.header.commit + self.rows * len(commit))
+        pwrite(self._file, commit, header.commit + self.rows * len(commit))
         self._commits += commit
         self._values.append(values)
         self._end = end

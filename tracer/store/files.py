@@ -13,7 +13,8 @@ ASIDE = ".aside"  # suffix of a file being written; never read
 
 def pwrite(descriptor: int, data: Bytes, offset: int) -> None:
     """Write all of ``data`` at ``offset``, in pieces of one MiB."""
-    view, at = memoryview(data).cast("B"), 0
+    view = memoryview(data).cast("B")
+    at = os.pwrite(descriptor, view[:PIECE], offset)
     while at < len(view):
         at += os.pwrite(descriptor, view[at : at + PIECE], offset + at)
 

@@ -80,7 +80,7 @@ class Layout:
     parameters: int
     dtype: str
 
-    @property
+    @cached_property
     def row_bytes(self) -> int:
         """Bytes of one row of one stream."""
         return self.parameters * np.dtype(self.dtype).itemsize
