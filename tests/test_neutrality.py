@@ -1,5 +1,6 @@
 """Training with the tracer is bit for bit the training without it, in every style people train."""
 
+import copy
 import random
 from itertools import pairwise
 
@@ -10,7 +11,7 @@ from torch import nn
 
 from tests.styles import STYLES, run
 from tests.training import noisy_net
-from tracer import Tracer, Untraced
+from tracer import Tracer, Untraced, surroundings
 from tracer.certificate import first_difference, state_of
 from tracer.probe import ask, frozen
 from tracer.store import Trace, verify
@@ -138,6 +139,37 @@ def test_surroundings_put_back_the_streams_of_torch_numpy_and_python():
     with Surroundings(model, model.parameters()).kept():
         first = torch.rand(1), np.random.random(), random.random()
     assert first == (torch.rand(1), np.random.random(), random.random())
+
+
+@pytest.mark.parametrize("bit_generator", [np.random.MT19937, np.random.PCG64])
+@pytest.mark.parametrize("draws", [0, 1, 2])  # normal numbers come in twos, and the second is kept
+@pytest.mark.parametrize("inside", [np.random.normal, np.random.random, lambda: np.random.seed(5), lambda: None])
+def test_surroundings_put_back_numpys_generator_whatever_its_state(bit_generator, draws, inside):
+    before = np.random.get_bit_generator()
+    try:
+        np.random.set_bit_generator(bit_generator(3))
+        np.random.normal(size=draws)
+        expected = copy.deepcopy(np.random.mtrand._rand).normal(size=5)
+        with Surroundings(noisy_net(), []).kept():
+            inside()
+        assert np.array_equal(np.random.normal(size=5), expected)
+    finally:
+        np.random.set_bit_generator(before)
+
+
+def test_any_draw_from_numpys_generator_shows_in_its_words():
+    for _ in range(1300):  # twice around
+        before = surroundings._words()
+        np.random.bytes(4)
+        assert surroundings._words() != before
+
+
+def test_surroundings_take_away_a_buffer_that_was_added():
+    model = noisy_net()
+    names = [name for name, _ in model.named_buffers()]
+    with Surroundings(model, []).kept():
+        model[1].register_buffer("extra", torch.zeros(2))
+    assert [name for name, _ in model.named_buffers()] == names
 
 
 def test_a_frozen_closure_keeps_its_minibatch_and_keeps_assignments_to_itself():

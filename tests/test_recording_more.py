@@ -7,7 +7,7 @@ from torch import nn
 
 from tests.test_recording import flat, loop, rows
 from tests.training import noisy_net, plain_net
-from tracer import Bursts, EveryNth, Tracer, UsageError
+from tracer import Bursts, EveryNth, RecordingError, Tracer, UsageError
 from tracer.store import Trace
 
 
@@ -374,3 +374,40 @@ def test_a_skipped_last_step_is_recorded_too(tmp_path):
             scaler.step(optimizer)
             scaler.update()
     assert [r["skipped"] for r in rows(tmp_path / "run")[1]] == [None, True, None]
+
+
+def test_hyperparameters_are_those_of_each_step_however_they_change(tmp_path):
+    """A schedule moves the momentum inside a tuple, the rate becomes a tensor, and a number may go away."""
+    model = plain_net()
+    optimizer = torch.optim.AdamW(
+        [{"params": model[0].parameters(), "lr": 0.5}, {"params": model[2].parameters()}], lr=0.25, betas=(0.5, 0.75)
+    )
+    second = optimizer.param_groups[1]
+    with Tracer(tmp_path / "run", model, optimizer) as tracer:
+        for change in ({}, {"betas": (0.125, 0.75)}, {"lr": torch.tensor(0.0625), "betas": (0.5,)}, {"eps": None}):
+            second.update(change)
+            optimizer.zero_grad()
+            tracer.loss(lambda: model(torch.ones(1, 64)).square().mean()).backward()
+            tracer._before_step(optimizer, (), {})  # as step() would; AdamW cannot do with these
+            tracer._after_step(optimizer, (), {})
+    records = rows(tmp_path / "run")[1][:-1]
+    names = [name for name in Trace(tmp_path / "run").manifest.hyperparameters if name.startswith("group1.")]
+    assert names == [f"group1.{n}" for n in ("lr", "betas.0", "betas.1", "eps", "weight_decay")]
+    found = [[r[name] for name in names] for r in records]
+    assert found == [
+        [0.25, 0.5, 0.75, 1e-8, 0.01],
+        [0.25, 0.125, 0.75, 1e-8, 0.01],
+        [0.0625, 0.5, None, 1e-8, 0.01],
+        [0.0625, 0.5, None, None, 0.01],
+    ]
+    assert [r["group0.lr"] for r in records] == [0.5] * 4
+
+
+def test_a_forked_process_does_not_record(tmp_path, monkeypatch):
+    model = plain_net()
+    with Tracer(tmp_path / "run", model, sgd(model)) as tracer:
+        with monkeypatch.context() as patch:
+            patch.setattr("os.getpid", lambda: -1)
+            with pytest.raises(RecordingError, match="forked"):
+                tracer.loss(lambda: model(torch.ones(1, 64)).sum())
+        assert tracer.step == 0

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.by_hand import flip, flip_in, vectors, write_run
 from tracer.errors import FormatError
 from tracer.store import Trace, layout, run_writer, runs, trace, verify
+from tracer.store.files import PIECE, pwrite_hashed
 from tracer.store.layout import SLICE_BYTES
 
 
@@ -264,3 +265,12 @@ class TestOldRecords:
         write_run(tmp_path / "run", vectors(4, 7))
         with pytest.raises(FormatError, match=r"chunk-000000\.arrow.*unknown columns \['mood'\]"):
             Trace(tmp_path / "run").records()
+
+
+@pytest.mark.parametrize("size", [1, PIECE, PIECE + 1, SLICE_BYTES, SLICE_BYTES + PIECE + 5])
+def test_a_vector_is_hashed_while_it_is_written_slice_by_slice(tmp_path, size):
+    data = np.random.default_rng(0).bytes(size)
+    with open(tmp_path / "file", "w+b") as file:
+        hashes = pwrite_hashed(file.fileno(), data, 7)
+        assert os.pread(file.fileno(), size + 9, 0) == bytes(7) + data
+    assert hashes == [layout.digest(data[at : at + SLICE_BYTES]) for at in range(0, size, SLICE_BYTES)]

@@ -9,7 +9,7 @@ from tracer.batches import Batches
 from tracer.gradients import Gradients
 from tracer.losses import Losses
 from tracer.probe import fill
-from tracer.ring import Ring, Slot
+from tracer.ring import COMING, Ring, Slot
 from tracer.store.layout import BUFFER
 from tracer.subject import Subject
 
@@ -21,21 +21,14 @@ class Capture:
 
     Args:
         buffers: what to record of the optimizer's state.
-        numbers: names of the optimizer's hyperparameters in the step record.
         batches: the minibatches that losses were asked for.
     """
 
     def __init__(
-        self,
-        ring: Ring,
-        subject: Subject,
-        gradients: Gradients,
-        buffers: tuple[str, ...],
-        numbers: tuple[str, ...],
-        batches: Batches,
+        self, ring: Ring, subject: Subject, gradients: Gradients, buffers: tuple[str, ...], batches: Batches
     ) -> None:
-        self._ring, self._subject, self._gradients = ring, subject, gradients
-        self._buffers, self._numbers = buffers, numbers
+        self._ring, self._subject, self._gradients, self._buffers = ring, subject, gradients, buffers
+        self._numbers = tuple((f"hyper:{h.name}", h) for h in subject.hyperparameters())
         self._batches = batches
         self._slot: Slot | None = None
         self._known_views: dict[int, list[torch.Tensor]] = {}
@@ -67,7 +60,8 @@ class Capture:
 
     def point(self) -> None:
         """Copy the parameters as they are."""
-        fill(self._views("x"), [p.data for p in self._subject.parameters])
+        with torch.no_grad():
+            fill(self._views("x"), self._subject.parameters)
         self._filled("x")
 
     def skipped(self) -> None:
@@ -87,16 +81,22 @@ class Capture:
         for name in self._buffers:
             fill(self._views(BUFFER + name), self._subject.state(name))
             self._filled(BUFFER + name)
-        numbers = self._subject.numbers()
-        self.record.update({f"hyper:{name}": numbers.get(name) for name in self._numbers})
+        groups = self._subject.optimizer.param_groups
+        for column, hyperparameter in self._numbers:
+            self.record[column] = hyperparameter.now(groups)
 
     def submit(self, step: int, losses: Losses) -> None:
         """Hand the step to the writer."""
         slot, self._slot = self._free(), None
         slot.record.clear()
         for name, value in (losses.totals | self.scalars).items():
-            slot.scalars[SCALARS.index(name)].copy_(value)
-            slot.record[name] = None  # its value is in slot.scalars
+            if isinstance(value, float):
+                slot.record[name] = value
+            elif value.is_cpu:
+                slot.record[name] = value.item()
+            else:
+                slot.scalars[SCALARS.index(name)].copy_(value)
+                slot.record[name] = COMING
         slot.record.update(self.record, time_ns=time.time_ns())
         slot.step = step
         slot.batches = self._batches.hand_over()

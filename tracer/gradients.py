@@ -1,6 +1,7 @@
 """The gradient at the optimizer boundary: whole, unscaled, and not changed behind the tracer's back."""
 
 from collections.abc import Sequence
+from operator import is_
 
 import torch
 
@@ -19,7 +20,8 @@ class Gradients:
 
     def __init__(self, subject: Subject, zero_missing: bool, accept_changes: bool) -> None:
         self._subject, self._zero_missing, self._accept_changes = subject, zero_missing, accept_changes
-        self._seen: list[tuple[torch.Tensor | None, int]] = []
+        self._seen: list[torch.Tensor | None] = []
+        self._versions: list[int] = []
 
     def after_backward(self) -> None:
         """Called inside backward(): take note once it is over, and after what others do at its end (DDP does)."""
@@ -28,7 +30,8 @@ class Gradients:
 
     def note(self) -> None:
         """The gradients are now what they should be until the update."""
-        self._seen = [(p.grad, 0 if p.grad is None else p.grad._version) for p in self._subject.trained]
+        self._seen = [p.grad for p in self._subject.trained]
+        self._versions = _versions(self._seen)
 
     def forget(self) -> None:
         """The step is over."""
@@ -39,8 +42,11 @@ class Gradients:
         self._subject.check_groups(step)
         if self._accept_changes or not self._seen:
             return
-        for name, p, (seen, version) in zip(self._subject.names, self._subject.trained, self._seen, strict=True):
-            if p.grad is not seen or (seen is not None and seen._version != version):
+        now = [p.grad for p in self._subject.trained]
+        if all(map(is_, now, self._seen)) and _versions(now) == self._versions:
+            return
+        for name, g, seen, version in zip(self._subject.names, now, self._seen, self._versions, strict=True):
+            if g is not seen or (seen is not None and seen._version != version):
                 raise UsageError(
                     f"step {step}: the gradient of {name!r} was changed between backward() and optimizer.step(), "
                     "so the gradient of the loss is lost. To clip, call tracer.clip_grad_norm_ or "
@@ -54,11 +60,17 @@ class Gradients:
         Raises:
             UsageError: one is missing that should be there.
         """
-        parameters = self._subject.parameters
-        gradients = [p.grad for p in parameters]
-        missing = [
-            b.name for b, p in zip(self._subject.blocks, parameters, strict=True) if p.grad is None and p.requires_grad
-        ]
+        gradients = [p.grad for p in self._subject.parameters]
+        if any(g is None for g in gradients):
+            self._refuse_missing(gradients, step)
+        scale = self.scale_left_to_the_optimizer()
+        if scale is not None:
+            gradients = [None if g is None else wide(dense(g)) / scale.to(g.device) for g in gradients]
+        fill(views, gradients)
+
+    def _refuse_missing(self, gradients: Sequence[torch.Tensor | None], step: int) -> None:
+        parameters = zip(self._subject.blocks, self._subject.parameters, gradients, strict=True)
+        missing = [block.name for block, p, g in parameters if g is None and p.requires_grad]
         nothing = all(p.grad is None for p in self._subject.trained)
         if nothing or (missing and not self._zero_missing):
             raise UsageError(
@@ -66,12 +78,12 @@ class Gradients:
                 f"{next(iter(missing), self._subject.names[0])!r}. Call backward() before optimizer.step(); if the "
                 "loss does not depend on them, pass missing_gradient='zero'."
             )
-        scale = self.scale_left_to_the_optimizer()
-        if scale is not None:
-            gradients = [None if g is None else wide(dense(g)) / scale.to(g.device) for g in gradients]
-        fill(views, gradients)
 
     def scale_left_to_the_optimizer(self) -> torch.Tensor | None:
         """The loss scale still in ``.grad``: a fused optimizer divides it out itself while GradScaler steps it."""
         scale = getattr(self._subject.optimizer, "grad_scale", None)
         return scale if isinstance(scale, torch.Tensor) else None
+
+
+def _versions(gradients: list[torch.Tensor | None]) -> list[int]:
+    return [0 if g is None else g._version for g in gradients]

@@ -44,7 +44,7 @@ class Losses:
     def forget(self) -> None:
         """The step is over."""
         self.asked = self.weighed = 0  # losses given out, and those of them that backward() has seen
-        self.totals: dict[str, torch.Tensor] = {}  # record column to loss
+        self.totals: dict[str, torch.Tensor | float] = {}  # record column to loss
         self.filled: set[str] = set()
         self.later: list[Later] = []
 
@@ -79,13 +79,18 @@ class Losses:
     def put(self, stream: str, answer: Answer, weight: torch.Tensor) -> None:
         """Add a probe's loss and gradient, times ``weight``, to those of the micro-batches before."""
         value, gradient = answer
-        fill(self.vectors[stream], gradient, weight.to(self._dtype), add=stream in self.filled)
+        times = None if weight.is_cpu and weight.item() == 1.0 else weight.to(self._dtype)
+        fill(self.vectors[stream], gradient, times, add=stream in self.filled)
         self.filled.add(stream)
         self._total(stream, value, weight)
 
-    def everything(self) -> list[torch.Tensor]:
-        """The sums so far: each loss, a scalar, and each probe's gradient, shape ``(d,)``."""
-        return [*self.totals.values(), *(self._flat[s] for s in sorted(self.filled))]
+    def tensors(self) -> list[torch.Tensor]:
+        """The sums so far, to be changed in place: each loss, a scalar, and each probe's gradient, shape ``(d,)``."""
+        losses = {
+            n: torch.tensor(v, dtype=torch.float64) if isinstance(v, float) else v for n, v in self.totals.items()
+        }
+        self.totals = dict(losses)
+        return [*losses.values(), *(self._flat[s] for s in sorted(self.filled))]
 
     def check(self, step: int, needed: bool) -> None:
         """Raise :class:`UsageError` unless backward() has seen every loss given out (and there is one if needed)."""
@@ -97,10 +102,15 @@ class Losses:
             )
 
     def _total(self, stream: str, value: torch.Tensor, weight: torch.Tensor) -> None:
-        if stream in LOSS_OF:
+        if stream not in LOSS_OF:
+            return
+        part: torch.Tensor | float
+        if value.is_cpu and weight.is_cpu:
+            part = float(value.item()) * float(weight.item())
+        else:  # nobody waits for the device
             part = (value.double() * weight.double()).reshape(())
-            name = LOSS_OF[stream]
-            self.totals[name] = self.totals[name] + part if name in self.totals else part
+        name = LOSS_OF[stream]
+        self.totals[name] = self.totals[name] + part if name in self.totals else part
 
 
 def differentiable(loss: object) -> torch.Tensor:

@@ -44,7 +44,7 @@ def manifest_of(
         blocks=subject.blocks,
         streams=("x", "g", *(s for s in ("h", "a", "ga", "gb") if s in asked), *(BUFFER + name for name in buffers)),
         dtype=str(subject.dtype).removeprefix("torch."),
-        hyperparameters=tuple(subject.numbers()),
+        hyperparameters=tuple(h.name for h in subject.hyperparameters()),
         optimizer={**subject.description(), "changed_updates": changed_updates},
         plan={**plan.description(), "probes": list(probes)},
         config=dict(config or {}),

@@ -83,11 +83,12 @@ def fill(
             if t is not None:
                 view.add_(dense(t) if scale is None else dense(t) * scale)
         return
-    pairs = [(view, dense(t)) for view, t in zip(views, tensors, strict=True) if t is not None]
-    if len(pairs) < len(views):
+    filled, there = list(views), [dense(t) for t in tensors if t is not None]
+    if len(there) < len(filled):
         torch._foreach_zero_([v for v, t in zip(views, tensors, strict=True) if t is None])
-    if pairs:
-        torch._foreach_copy_([v for v, _ in pairs], [t for _, t in pairs])
+        filled = [v for v, t in zip(views, tensors, strict=True) if t is not None]
+    if there:
+        torch._foreach_copy_(filled, there)
     if scale is not None:
         torch._foreach_mul_(list(views), scale)
 

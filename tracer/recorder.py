@@ -171,11 +171,9 @@ class Tracer:
         self._ring = Ring(self._writer, layout, slots, device, SCALARS)
         self._surroundings = Surroundings(inside(model), self._subject.trained, generators)
         self._gradients = Gradients(self._subject, missing_gradient == "zero", changed_gradients == "record")
-        self._batches = Batches(
-            record_batches, inside(model), self._surroundings.devices, self._surroundings.generators
-        )
-        numbers = manifest.hyperparameters
-        self._capture = Capture(self._ring, self._subject, self._gradients, buffers, numbers, self._batches)
+        around = self._surroundings
+        self._batches = Batches(record_batches, inside(model), around.devices, around.generators)
+        self._capture = Capture(self._ring, self._subject, self._gradients, buffers, self._batches)
         self._losses = Losses(self._subject, tuple(s for s in layout.streams if s in ("h", "a", "ga", "gb")))
         look_back = "look_back" in self.probes
         self._previous = [torch.zeros_like(p) for p in self._subject.trained] if look_back else []
@@ -378,7 +376,7 @@ class Tracer:
                 return  # the update was refused before it began
             if self._capture.holds("g"):
                 self._ask_ahead()
-                self._ranks.average(self._losses.everything())
+                self._average()
                 self._capture.probes(self._losses)
             self._capture.optimizer()
             self._capture.submit(self.step, self._losses)
@@ -398,9 +396,14 @@ class Tracer:
         """The scaler found an infinite gradient and left out the update: keep point and loss, and no gradient."""
         if self._schedule.recorded:
             self._capture.skipped()
-            self._ranks.average(self._losses.everything())
+            self._average()
             self._capture.submit(self.step, self._losses)
         self._next_step()
+
+    def _average(self) -> None:
+        """What each process found on its part of the minibatch becomes what they found together."""
+        if self._ranks.count > 1:
+            self._ranks.average(self._losses.tensors())
 
     def _next_step(self) -> None:
         self._losses.forget()

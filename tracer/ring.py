@@ -1,5 +1,7 @@
 """The hand-over from training to disk: a few preallocated slots, one writer thread, bounded memory."""
 
+import math
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from tracer.store.minibatch import Message
 from tracer.store.run_writer import RunWriter
 
 Array = npt.NDArray[Any]
+COMING = object()  # in a step record: the value travels in Slot.scalars
 
 
 @dataclass
@@ -71,6 +74,7 @@ class Ring:
             values = torch.zeros(len(scalars), dtype=torch.float64, pin_memory=pin)
             self._free.put(Slot(host, values, host, {s: t.numpy() for s, t in host.items()}, values))
         self.error: BaseException | None = None
+        self._process = os.getpid()
         self._thread = threading.Thread(target=self._run, name="lemmata-writer", daemon=True)
         self._thread.start()
 
@@ -86,16 +90,17 @@ class Ring:
 
     def take_if_free(self, patience: float = 0.0) -> Slot | None:
         """A free slot, or None if there is none within ``patience`` seconds; raises as :meth:`take` does."""
-        self.check()
         try:
             slot = self._free.get(block=patience > 0, timeout=patience)
         except queue.Empty:
+            self.check()
+            if not self._thread.is_alive():
+                raise RecordingError("recording has stopped: the writer thread is gone") from None
             return None
         slot.filled.clear()
         slot.record.clear()
         if self._staging is not None:
             slot.flat, slot.scalars = self._staging.take()
-        slot.scalars.fill_(torch.nan)
         return slot
 
     def submit(self, slot: Slot) -> None:
@@ -112,8 +117,8 @@ class Ring:
         """Raise what stopped the writer, if anything did."""
         if self.error is not None:
             raise RecordingError(f"recording has stopped: {self.error}") from self.error
-        if not self._thread.is_alive():
-            raise RecordingError("recording has stopped: the writer thread is gone (after a fork?)")
+        if os.getpid() != self._process:
+            raise RecordingError("recording has stopped: this process was forked from the one that records")
 
     def drain(self) -> None:
         """Wait until everything submitted so far is acknowledged, or the writer has stopped; raises nothing."""
@@ -145,13 +150,14 @@ class Ring:
     def _write(self, slot: Slot) -> None:
         if slot.arrived is not None:
             slot.arrived()
-        rows = {stream: slot.rows[stream] for stream in slot.filled}
-        values = dict(zip(self._scalars, slot.values.tolist(), strict=True))
-        given = {name: value for name, value in values.items() if name in slot.record}
-        finite = all(_finite(row) for row in rows.values()) and all(np.isfinite(v) for v in given.values())
-        finite = finite and not slot.record.get("skipped", False)
+        rows, record = {stream: slot.rows[stream] for stream in slot.filled}, slot.record
+        if COMING in record.values():
+            arrived = zip(self._scalars, slot.values.tolist(), strict=True)
+            record.update({name: value for name, value in arrived if record.get(name) is COMING})
+        given = [record[name] for name in self._scalars if name in record]
+        finite = all(map(_finite, rows.values())) and all(map(math.isfinite, given)) and not record.get("skipped")
         batches = () if slot.batches is None else slot.batches()
-        self._writer.append(slot.step, {**slot.record, **given, "finite": finite}, rows, batches)
+        self._writer.append(slot.step, {**record, "finite": finite}, rows, batches)
 
 
 def _finite(row: Array) -> bool:

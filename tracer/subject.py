@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from numbers import Real
 from typing import Any
 
@@ -28,6 +29,26 @@ def inside(model: torch.nn.Module) -> torch.nn.Module:
 
 
 STORES = ("as trained", "float32", "float64")
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One of an optimizer's numbers: its name in the step records, its group and key, where in a tuple it stands.
+
+    Looked up once, because going through all settings in every step takes as long as copying 100,000 numbers.
+    """
+
+    name: str
+    group: int
+    key: str
+    path: tuple[int, ...]
+
+    def now(self, groups: Sequence[Mapping[str, Any]]) -> float | None:
+        """Its value; None if there is no number any more."""
+        value = groups[self.group].get(self.key)
+        for i in self.path:
+            value = value[i] if isinstance(value, tuple | list) and i < len(value) else None
+        return _number(value)
 
 
 @dataclass(frozen=True)
@@ -115,27 +136,33 @@ class Subject:
                 "began. Give it all groups at once and freeze the later ones with requires_grad_(False), which an "
                 "optimizer leaves alone; pass frozen='record' to Tracer."
             )
-        known = {id(p) for p in self.trained}
+        if all(self._known.issuperset(map(id, group["params"])) for group in groups):
+            return
         for p in _parameters(self.optimizer):
-            if p.grad is not None and id(p) not in known:
+            if id(p) not in self._known and p.grad is not None:
                 name = next((n for n, q in self.model.named_parameters() if q is p), "a tensor outside the model")
                 raise UsageError(
                     f"step {step}: the optimizer now trains {name!r}, which was frozen when recording began. "
                     "Pass frozen='record' to Tracer, so that points include what is unfrozen later."
                 )
 
+    @cached_property
+    def _known(self) -> frozenset[int]:
+        return frozenset(map(id, self.trained))
+
     def views(self, flat: torch.Tensor) -> list[torch.Tensor]:
         """Parts of a flat tensor of shape ``(d,)``, one per parameter and in its shape."""
         return [flat[b.offset : b.offset + b.size].view(b.shape) for b in self.blocks]
 
-    def numbers(self) -> dict[str, float | None]:
-        """The optimizer's numeric hyperparameters now: ``group0.lr``, ``group0.betas.0`` and so on."""
-        found: dict[str, float | None] = {}
-        for i, group in enumerate(self.optimizer.param_groups):
-            for key, value in group.items():
-                for name, number in _numbers(key, value):
-                    found[f"group{i}.{name}"] = number
-        return found
+    def hyperparameters(self) -> "tuple[Hyperparameter, ...]":
+        """The optimizer's numbers, by name (``group0.lr``, ``group0.betas.0``) and where they stand."""
+        return tuple(
+            Hyperparameter(".".join(map(str, (f"group{i}.{key}", *path))), i, key, path)
+            for i, group in enumerate(self.optimizer.param_groups)
+            for key, value in group.items()
+            if key != "params"
+            for path in _paths(value)
+        )
 
     def state(self, name: str) -> list[torch.Tensor | None]:
         """What the optimizer keeps under ``name`` for each recorded parameter; None where it keeps nothing.
@@ -172,14 +199,22 @@ class Subject:
         return {"class": f"{kind.__module__}.{kind.__qualname__}", "groups": groups}
 
 
-def _numbers(key: str, value: Any) -> list[tuple[str, float]]:
-    if key == "params" or isinstance(value, bool | str | Mapping) or value is None:
-        return []
+def _paths(value: Any) -> Iterator[tuple[int, ...]]:
+    """Where the numbers of a hyperparameter stand in it: ``()`` if it is one."""
     if isinstance(value, tuple | list):
-        return [pair for i, item in enumerate(value) for pair in _numbers(f"{key}.{i}", item)]
+        yield from ((i, *path) for i, item in enumerate(value) for path in _paths(item))
+    elif _number(value) is not None:
+        yield ()
+
+
+def _number(value: Any) -> float | None:
+    if type(value) is float:
+        return value
+    if isinstance(value, bool):
+        return None
     if isinstance(value, Real) or (isinstance(value, torch.Tensor) and value.numel() == 1):
-        return [(key, float(value))]
-    return []
+        return float(value)
+    return None
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[torch.nn.Parameter]:

@@ -10,10 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tracer.store.batches import BatchWriter
-from tracer.store.files import ASIDE, pwrite, reserve, sync, sync_directory, write_aside
+from tracer.store.files import ASIDE, pwrite, pwrite_hashed, reserve, sync, sync_directory, write_aside
 from tracer.store.header import Header
 from tracer.store.layout import OPEN, Bytes, Layout, chunk_name, digest, seal_record
 from tracer.store.minibatch import Message
+from tracer.store.record_messages import RecordMessages, Row
 from tracer.store.skeleton import Skeleton
 
 Rows = dict[str, npt.NDArray[np.generic]]
@@ -28,15 +29,17 @@ class ChunkWriter:
         OSError: no room for the whole chunk, or another fault of the disk. Nothing acknowledged is touched.
     """
 
-    def __init__(self, directory: Path, number: int, layout: Layout, skeleton: Skeleton, schema: pa.Schema) -> None:
-        self.number, self.layout, self.skeleton, self.schema = number, layout, skeleton, schema
+    def __init__(
+        self, directory: Path, number: int, layout: Layout, skeleton: Skeleton, messages: RecordMessages
+    ) -> None:
+        self.number, self.layout, self.skeleton, self._messages = number, layout, skeleton, messages
         self.rows = 0
         self.directory = directory
         self._vectors = directory / (chunk_name(number, "h5") + OPEN)
         self._records = directory / (chunk_name(number, "arrow") + OPEN)
-        self._batches: list[pa.RecordBatch] = []
+        self._values: list[Row] = []
         self._commits = bytearray()
-        header = schema.serialize()
+        header = messages.schema.serialize()
         self._end = len(header)
         self._minibatches: BatchWriter | None = None
         # the records first: where the vectors are, their records are
@@ -63,24 +66,25 @@ class ChunkWriter:
         """Whether every row is taken."""
         return self.rows == self.skeleton.rows
 
-    def write(self, step: int, record: pa.RecordBatch, rows: Rows, batches: Message = ()) -> None:
-        """Append one step: ``rows`` maps stream names to vectors of shape ``(d,)``, ``record`` has one row, ``batches``
-        is the message of its minibatch where the layout has minibatches.
+    def write(self, step: int, message: bytes, values: Row, rows: Rows, batches: Message = ()) -> None:
+        """Append one step: its record as a message and as values; ``rows`` maps stream names to shape ``(d,)``.
+
+        ``batches`` is the message of its minibatch where the layout has minibatches.
         """
         if os.fstat(self._file).st_nlink == 0:  # writing on would succeed, into nothing
             raise FileNotFoundError(
                 errno.ENOENT, "the file was removed while it was being recorded", str(self._vectors)
             )
+        header, down, hashes = self.skeleton.header, self.rows * self.layout.row_bytes, {}
         for stream, row in rows.items():
-            pwrite(self._file, row, self.skeleton.header.streams[stream] + self.rows * self.layout.row_bytes)
-        message = record.serialize()
+            hashes[stream] = pwrite_hashed(self._file, row, header.streams[stream] + down)
         pwrite(self._record_file, message, self._end)
         end = self._end + len(message)
         written = self._minibatches.write(batches) if self._minibatches else ()
-        commit = self.layout.commit_record(step, digest(message), end, rows, written)
-        pwrite(self._file, commit, self.skeleton.header.commit + self.rows * len(commit))
+        commit = self.layout.commit_record(step, digest(message), end, hashes, written)
+        pwrite(self._file, commit, header.commit + self.rows * len(commit))
         self._commits += commit
-        self._batches.append(record)
+        self._values.append(values)
         self._end = end
         self.rows += 1
 
@@ -96,7 +100,7 @@ class ChunkWriter:
 
         The sealed record file comes first and the vectors' rename last, so at any moment one whole chunk is readable.
         """
-        records = record_file(pa.Table.from_batches(self._batches, self.schema))
+        records = record_file(self._messages.table(self._values))
         write_aside(self.directory / chunk_name(self.number, "arrow"), records)
         if self._minibatches:
             self._minibatches.seal()

@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
-from tracer.store.layout import Bytes
+import xxhash
+
+from tracer.store.layout import SLICE_BYTES, Bytes, digest
 
 PIECE = 1 << 20  # bytes per system call: the writer gives the machine back between two
 ASIDE = ".aside"  # suffix of a file being written; never read
@@ -12,9 +14,31 @@ ASIDE = ".aside"  # suffix of a file being written; never read
 def pwrite(descriptor: int, data: Bytes, offset: int) -> None:
     """Write all of ``data`` at ``offset``, in pieces of one MiB."""
     view = memoryview(data).cast("B")
-    while len(view):
-        written = os.pwrite(descriptor, view[:PIECE], offset)
-        view, offset = view[written:], offset + written
+    at = os.pwrite(descriptor, view[:PIECE], offset)
+    while at < len(view):
+        at += os.pwrite(descriptor, view[at : at + PIECE], offset + at)
+
+
+def pwrite_hashed(descriptor: int, data: Bytes, offset: int) -> list[int]:
+    """Write as :func:`pwrite` does; returns the hash of each slice of :data:`SLICE_BYTES`.
+
+    Each piece is hashed just before it is written, so that it comes into the cache once.
+    """
+    view = memoryview(data).cast("B")
+    if len(view) <= PIECE:
+        hashed = digest(view)
+        pwrite(descriptor, view, offset)
+        return [hashed]
+    hashes = []
+    for begin in range(0, len(view), SLICE_BYTES):
+        state = xxhash.xxh3_64()
+        part = view[begin : begin + SLICE_BYTES]
+        for at in range(0, len(part), PIECE):
+            piece = part[at : at + PIECE]
+            state.update(piece)
+            pwrite(descriptor, piece, offset + begin + at)
+        hashes.append(state.intdigest())
+    return hashes
 
 
 def sync(descriptor: int) -> None:

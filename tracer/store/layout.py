@@ -88,7 +88,7 @@ class Layout:
     dtype: str
     batches: bool = False
 
-    @property
+    @cached_property
     def row_bytes(self) -> int:
         """Bytes of one row of one stream."""
         return self.parameters * np.dtype(self.dtype).itemsize
@@ -127,23 +127,18 @@ class Layout:
         )
 
     def commit_record(
-        self,
-        step: int,
-        record: int,
-        end: int,
-        rows: dict[str, npt.NDArray[np.generic]],
-        batches: tuple[int, ...] = (),
+        self, step: int, record: int, end: int, hashes: dict[str, list[int]], batches: tuple[int, ...] = ()
     ) -> bytes:
-        """Bytes of the commit record for ``rows``, each of shape ``(d,)``; ``record`` and ``end`` as in commit, and
-        ``batches`` its last two fields where minibatches are recorded.
+        """Bytes of a commit record; ``record`` and ``end`` as in commit, ``hashes`` of each row's slices.
+
+        ``batches`` are its last two fields where minibatches are recorded.
         """
-        present, hashes = 0, []
+        present, words = 0, []
         for i, stream in enumerate(self.streams):
-            row = rows.get(stream)
-            present |= (row is not None) << i
-            hashes += [0 if row is None else digest(row[a:b]) for a, b in self.slices]
-        hashes += batches
-        body = struct.pack(f"<{4 + len(hashes)}Q", step + 1, present, record, end, *hashes)
+            present |= (stream in hashes) << i
+            words += hashes.get(stream) or [0] * len(self.slices)
+        words += batches
+        body = struct.pack(f"<{4 + len(words)}Q", step + 1, present, record, end, *words)
         return body + digest(body).to_bytes(8, "little")
 
 

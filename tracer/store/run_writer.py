@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from tracer.errors import RecordingError, UsageError
 from tracer.store import continuation
 from tracer.store.chunk_writer import ChunkWriter, Rows
@@ -16,6 +14,7 @@ from tracer.store.layout import MAX_ROW_BYTES, MAX_ROWS, record_schema
 from tracer.store.lock import Lock
 from tracer.store.manifest import Manifest, write_manifest
 from tracer.store.minibatch import Message
+from tracer.store.record_messages import RecordMessages, Row
 from tracer.store.skeleton import Skeleton, build
 
 CHUNK_BYTES = 128 << 20
@@ -53,8 +52,8 @@ class RunWriter:
                 "Record fewer blocks."
             )
         self.directory, self.layout = directory, layout
-        self.schema = record_schema(manifest.hyperparameters)
-        self._struct = pa.struct(list(self.schema))
+        self._messages = RecordMessages(record_schema(manifest.hyperparameters))
+        self._columns = frozenset(self._messages.schema.names)
         self._batch_bytes = max(chunk_bytes, CHUNK_BYTES)
         self.steps = 0
         self.last_step: int | None = None
@@ -97,15 +96,15 @@ class RunWriter:
             raise UsageError(f"{self.directory}: step {step} after step {self.last_step}; steps must increase.")
         if batches and not self.layout.batches:
             raise UsageError(f"{self.directory}: step {step} has a minibatch; the manifest says that none is recorded.")
-        batch = self._batch(step, record)
+        message, values = self._encode(step, record)
         try:
             if self._chunk is None:
                 self._chunk = ChunkWriter(
-                    self.directory, self._next, self.layout, self._skeleton(self._rows), self.schema
+                    self.directory, self._next, self.layout, self._skeleton(self._rows), self._messages
                 )
                 self._next += 1
                 self._chunk_began = time.monotonic()
-            self._chunk.write(step, batch, rows, batches)
+            self._chunk.write(step, message, values, rows, batches)
             self.steps += 1
             self.last_step = step
             full = self._chunk.full or self._chunk.batch_bytes >= self._batch_bytes
@@ -157,12 +156,11 @@ class RunWriter:
                 self._lock.release()
                 self._lock = Lock(-1)
 
-    def _batch(self, step: int, record: Mapping[str, Any]) -> pa.RecordBatch:
-        unknown = set(record) - set(self.schema.names)
-        if unknown:
-            raise UsageError(f"step record has unknown columns {sorted(unknown)}; known are {self.schema.names}.")
-        values = {**record, "step": step}
-        return pa.RecordBatch.from_struct_array(pa.array([values], self._struct))  # one call, not one per column
+    def _encode(self, step: int, record: Mapping[str, Any]) -> tuple[bytes, Row]:
+        if not self._columns.issuperset(record):
+            unknown, known = sorted(set(record) - self._columns), self._messages.schema.names
+            raise UsageError(f"step record has unknown columns {unknown}; known are {known}.")
+        return self._messages.encode({**record, "step": step})
 
     def _skeleton(self, rows: int) -> Skeleton:
         if rows not in self._skeletons:
