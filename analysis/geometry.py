@@ -32,7 +32,7 @@ def geometry(
     trace: Trace,
     progress: Progress | None = None,
     references: Sequence[str] = REFERENCES,
-    passes: Iterable[Pass] = (),
+    passes: Iterable[Pass] | None = None,
     parts: File | None = None,
 ) -> Tables:
     """Read the trace and reduce every step to a few numbers per block.
@@ -47,7 +47,8 @@ def geometry(
     Args:
         progress: called with chunks done and chunks in all.
         references: names of reference points, see :mod:`analysis.references`.
-        passes: what is computed while the vectors are at hand besides the optimizer's own formula: columns of the path.
+        passes: what else is computed while the vectors are at hand: columns of the path. The optimizer's own formula
+            (:class:`analysis.dynamics.Dynamics`) unless given.
         parts: a directory for tables that outgrow memory; the lazy tables then read files there.
 
     Raises:
@@ -60,7 +61,7 @@ def geometry(
     last = points.vectors[points.names.index("last")] if "last" in points.names else None
     dynamics = Dynamics(trace.manifest, steps, last)
     facts = replace(facts, formula_why=dynamics.why)
-    pairings, path = _Pairs(trace, points, facts, parts), Path((dynamics, *passes))
+    pairings, path = _Pairs(trace, points, facts, parts), Path((dynamics,) if passes is None else passes)
     out = _path_table(facts, parts)
     chunks = ahead(trace.chunks(progress=progress))
     most = max(1, SEGMENT_ROWS // (1 + len(trace.blocks)))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -94,13 +95,8 @@ class LongTable:
     def __init__(
         self, columns: tuple[str, ...], model_only: tuple[str, ...], blocks: pl.Enum, width: int, file: Path | None
     ) -> None:
-        self._columns, self._model_only, self._blocks, self._width, self._file = (
-            columns,
-            model_only,
-            blocks,
-            width,
-            file,
-        )
+        self._columns, self._model_only, self._width, self._file = columns, model_only, width, file
+        self._names = pl.Series("block", blocks.categories[:width], blocks)
         self._waiting: list[Rows] = []
         self._steps = 0
         self._parts: list[pl.LazyFrame] = []
@@ -130,26 +126,21 @@ class LongTable:
             self._parts.append(pl.scan_parquet(path, glob=False))
 
     def _long(self, rows: Rows) -> pl.DataFrame:
-        width, flat = self._width, rows.values.reshape(-1, len(self._columns))
-        count = len(flat)
-        names = pl.Series("block", self._blocks.categories[:width], self._blocks)
-        of_model = np.zeros(count, bool)
-        of_model[::width] = True
-        columns = [
-            _column(name, flat[:, i], rows.missing[:, i], width, of_model if name in self._model_only else None)
-            for i, name in enumerate(self._columns)
-        ]
-        block = names.gather(np.tile(np.arange(width, dtype=np.uint32), len(rows.steps)))
-        return pl.DataFrame([pl.Series("step", np.repeat(rows.steps, width)), block, *columns])
-
-
-def _column(name: str, values: Floats, missing: Bools, width: int, only: Bools | None) -> pl.Series:
-    if missing.all() and len(missing):
-        return pl.Series(name, [None], pl.Float64).new_from_index(0, len(values))
-    found = pl.Series(name, np.ascontiguousarray(values))
-    there = None if not missing.any() else np.repeat(~missing, width)
-    if only is not None and width > 1:
-        there = only if there is None else only & there
-    if there is None:
-        return found
-    return pl.select(pl.when(pl.Series(there)).then(found).alias(name)).to_series()
+        width, flat = self._width, np.ascontiguousarray(rows.values.reshape(-1, len(self._columns)).T)
+        block = np.tile(np.arange(width, dtype=np.uint32), len(rows.steps))
+        given: dict[str, npt.NDArray[Any]] = {"step": np.repeat(rows.steps, width), "of model": block == 0}
+        columns: list[pl.Expr | str] = ["step", pl.lit(self._names).gather("block").alias("block")]
+        for i, name in enumerate(self._columns):
+            missing = rows.missing[:, i]
+            if missing.all() and len(missing):
+                columns.append(pl.lit(None, pl.Float64).alias(name))
+                continue
+            given[name] = flat[i]
+            there = []
+            if missing.any():
+                given[f"{name} there"] = np.repeat(~missing, width)
+                there.append(f"{name} there")
+            if name in self._model_only and width > 1:
+                there.append("of model")
+            columns.append(pl.when(*there).then(name).alias(name) if there else name)
+        return pl.DataFrame({**given, "block": block}).select(columns)

@@ -28,41 +28,39 @@ def own_updates(tables: Tables) -> CheckResult:
         return CheckResult(name, False, "warn", f"{says}: not tested, the tables do not have it", {"rows": 0})
     ratio, resolution = (_c("slip_slip") / _c("slip_room")).sqrt(), (_c("slip_room") / _c("step_step")).sqrt()
     scale = tables.steps.select("step", _scale(tables.steps))
-    rows = (
+    known = (
         tables.path.select("step", _c("block").cast(pl.String), *reads)
         .filter(_c("slip_slip").is_finite() & _c("slip_room").is_finite())
         .join(scale, on="step", how="left", maintain_order="left")
         .with_columns(ratio=ratio, slips=(_c("slip_slip") > _c("slip_room")), resolution=resolution)
-        # where rounding has as much room as the step itself, nothing is tested
-        .filter(_c("slips") | (_c("resolution") < _RESOLVES))
     )
+    # where rounding has as much room as the step itself, nothing is tested
+    rows = known.filter(_c("slips") | (_c("resolution") < _RESOLVES))
     worst = _c("ratio") == _c("ratio").max()
-    found = rows.select(
+    summary = rows.select(
         rows=pl.len(),
         failed=_c("slips").sum(),
         unexplained=(_c("slips") & _c("random_scale").is_null()).sum(),
-        steps=_c("step").filter("slips").n_unique(),
         worst=_c("ratio").max(),
         step=_c("step").filter(worst).first(),
         block=_c("block").filter(worst).first(),
         relative=(_c("slip_slip") / _c("step_step")).sqrt().filter(worst).first(),
         resolution=_c("resolution").median(),
-    ).collect()
-    return _judged(tables, found.row(0, named=True))
+    )
+    found, known_rows = pl.collect_all([summary, known.select(pl.len())])
+    return _judged(tables, found.row(0, named=True), known_rows.item())
 
 
 def _scale(steps: pl.LazyFrame) -> pl.Expr:
     return (_c("random_scale") if "random_scale" in steps.collect_schema() else pl.lit(None)).alias("random_scale")
 
 
-def _judged(tables: Tables, found: dict[str, Any]) -> CheckResult:
+def _judged(tables: Tables, found: dict[str, Any], known: int) -> CheckResult:
     name, says = OWN_UPDATES
     facts = tables.facts
     if not found["rows"]:
-        why = facts.formula_why or (
-            "the trace does not begin with the optimizer's first update and its buffers were not recorded, or rounding "
-            "is as large as the steps"
-        )
+        lost = "the trace does not begin with the optimizer's first update, and its buffers were not recorded"
+        why = facts.formula_why or ("rounding is as large as the steps" if known else lost)
         return CheckResult(name, False, "warn", f"{says}: not tested; {why}", {"rows": 0})
     numbers: dict[str, Number] = {
         "rows": int(found["rows"]),

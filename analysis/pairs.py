@@ -53,7 +53,7 @@ class Reduced:
         """A loss of each step and where it is missing, shape ``(n,)``."""
         column = self.segment.records[name]
         missing = column.is_null().to_numpy() if self.losses else np.ones(len(column), bool)
-        return column.fill_null(np.nan).to_numpy(), missing
+        return column.to_numpy(), missing
 
     def loss_before(self, name: str) -> tuple[Floats, Bools]:
         """The same of the step before each one."""

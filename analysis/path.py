@@ -11,6 +11,7 @@ from analysis.long import LateColumns, Rows
 from analysis.pairs import Reduced
 from analysis.passes import Pass, Segment
 from analysis.products import HALVES
+from tracer.errors import UsageError
 
 WINDOW = 100
 """Steps of a window; windows begin at its multiples, and where a stretch of consecutive steps begins."""
@@ -18,6 +19,7 @@ WINDOW = 100
 AT = {name: i for i, name in enumerate(PATH)}
 _NEEDS = {"x_d": 1, "g_gprev": 1, "d_max": 1, "d_dprev": 2}  # so many steps before it
 _PLAIN = ("x_x", "g_x", "g_sum", "gsum_gsum", "wsum_wsum", "wmove_wmove")
+_OURS = (*_NEEDS, *_PLAIN, *HALVES, "dg_sum", "gmove", "step_step")
 
 
 def opening(segment: Segment) -> npt.NDArray[np.bool_]:
@@ -49,11 +51,18 @@ class Path:
     """Rows of the table: from the kernel's products and from the passes.
 
     Args:
-        passes: further columns; none may be one of ours or one of another pass's.
+        passes: further columns.
+
+    Raises:
+        UsageError: two passes give the same column, or one that is not of this table, or is computed here.
     """
 
     def __init__(self, passes: Iterable[Pass]) -> None:
         self._passes = tuple(passes)
+        given = [name for each in self._passes for name in each.columns]
+        open_to_all = set(PATH) - set(_OURS)
+        if strange := sorted({name for name in given if name not in open_to_all or given.count(name) > 1}):
+            raise UsageError(f"Columns {strange} of a pass: each must be another one of {sorted(open_to_all)}.")
         late = ["step_step", *(name for each in self._passes for name in each.ahead)]
         self._late = LateColumns([AT[name] for name in late])
         self._moved: Array | None = None

@@ -13,6 +13,7 @@ from analysis.geometry import geometry
 from analysis.kernel import PIECE
 from analysis.tables import MODEL
 from tests.by_hand import manifest, vectors, write_run
+from tracer.errors import UsageError
 from tracer.store import Trace
 from tracer.store.run_writer import RunWriter
 
@@ -186,6 +187,15 @@ def test_a_pass_sees_every_row_once_and_its_columns_stand_on_their_step(tmp_path
         assert path[ours].is_null().to_list() == path[theirs].is_null().to_list()
         assert_allclose(path[ours].drop_nulls(), path[theirs].drop_nulls(), rtol=1e-12)
     assert path["g_m"].null_count() == len(path)
+
+
+@pytest.mark.parametrize("columns", [("x_x",), ("nonsense",), ("m_m", "m_m")])
+def test_a_pass_with_a_column_that_is_not_free_is_refused(tmp_path, columns):
+    write_all(tmp_path / "run")
+    watch = Watch((3, 4))
+    watch.columns = columns
+    with pytest.raises(UsageError, match=f"Columns .*{columns[0]}"):
+        tables(tmp_path / "run", passes=[watch])
 
 
 def test_progress_counts_chunks(tmp_path):

@@ -9,7 +9,7 @@ from analysis.geometry import geometry
 from analysis.own_updates import own_updates
 from tests.dynamics_runs import write
 from tests.problems import descend, least_squares, quadratic
-from tests.slopes import OPTIMIZERS, STEPS, Slopes, record, sgd
+from tests.slopes import OPTIMIZERS, STEPS, Slopes, adamw, record, sgd
 from tracer.store import Trace
 
 
@@ -74,6 +74,12 @@ def test_a_branch_begins_with_moments_of_another_run(tmp_path):
     found = check(trace)
     assert (found.passed, found.severity) == (False, "warn")
     assert "not tested" in found.description
+
+
+def test_steps_as_small_as_rounding_are_not_tested(tmp_path):
+    found = check(record(tmp_path / "run", adamw(), model=Slopes(torch.bfloat16)))
+    assert (found.passed, found.severity) == (False, "warn")
+    assert "rounding is as large as the steps" in found.description
 
 
 @pytest.mark.parametrize("given", [torch.optim.RMSprop, torch.optim.Adafactor])

@@ -9,9 +9,11 @@ import polars as pl
 import torch
 
 from analysis.geometry import geometry
-from analysis.kernel import cuts
+from analysis.kernel import Behind, Carried, Vectors, cuts
+from analysis.path import WINDOW
 from analysis.products import PAIR, products
-from analysis.tables import MODEL
+from analysis.references import REFERENCES, find_points
+from analysis.tables import MODEL, Tables
 from tests.benchmarks.measure import Session, at_least, timed
 from tests.by_hand import manifest
 from tracer.store import Trace, trace
@@ -21,6 +23,8 @@ ROUNDS = 12
 BLOCKS = 8
 SHAPES = ((100_000, 400), (1_000_000, 40))  # parameters, steps; x, g and h
 BUFFER = 1 << 20
+
+Rows = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
 
 def run(session: Session) -> None:
@@ -42,17 +46,21 @@ def _compare(session: Session, size: int, steps: int) -> None:
         torch.save({n: torch.from_numpy(v.copy()) for n, v in present.items()}, folder / "torch" / f"{t}.pt")
     writer.close("finished")
 
+    points = _points(run_path)
     buffer = bytearray(BUFFER)
     contenders = {
         "read": timed(lambda: _read(run_path, buffer)),
         "verified": timed(lambda: _verified(run_path)),
-        "reduced": timed(lambda: _reduced(run_path)),
-        "torch": timed(lambda: _torch_loop(folder / "torch", steps)),
-        "kernel": timed(lambda: _kernel(rows, sizes)),
+        "pairs": timed(lambda: _reduced(run_path, ())),
+        "everything": timed(lambda: _reduced(run_path, REFERENCES)),
+        "torch pairs": timed(lambda: _torch_loop(folder / "torch", steps)),
+        "torch everything": timed(lambda: _torch_everything(folder / "torch", steps, points)),
+        "kernel pairs": timed(lambda: _kernel(rows, sizes, points[:0])),
+        "kernel everything": timed(lambda: _kernel(rows, sizes, points)),
         "memory": timed(lambda: [_sum(v) for v in rows.values()]),
     }
     found = session.take_turns(f"reading, d = {size:,}", contenders, session.rounds(ROUNDS))
-    _agree(run_path, folder / "torch", steps)
+    _agree(run_path, folder / "torch", steps, points)
     setting = f"d = {size:,}, {steps} steps of x, g and h"
 
     def add(name: str, above: str, below: str, least: float | None = None) -> None:
@@ -60,12 +68,15 @@ def _compare(session: Session, size: int, steps: int) -> None:
         session.add("reading", setting, name, found[below] / found[above], target)
 
     add("rate, verified read / bare read()", "verified", "read")
-    add("rate, read, verified and reduced / bare read()", "reduced", "read", 0.6)
-    add("rate, kernel / one read of the same memory", "kernel", "memory", 0.75)
-    add("rate, read, verified and reduced / a loop over torch.save files", "reduced", "torch")
+    add("rate, read, verified and reduced without references / bare read()", "pairs", "read", 0.6)
+    add("rate, read, verified and reduced with seven references / bare read()", "everything", "read")
+    add("rate, kernel without references / one read of the same memory", "kernel pairs", "memory", 0.75)
+    add("rate, kernel with seven references / one read of the same memory", "kernel everything", "memory")
+    add("rate, reduced without references / a loop over torch.save files, pairs alone", "pairs", "torch pairs")
+    add("rate, reduced / a loop over torch.save files, the same numbers", "everything", "torch everything", 10)
 
 
-def _path(size: int, steps: int) -> dict[str, np.ndarray[tuple[int, int], np.dtype[np.float32]]]:
+def _path(size: int, steps: int) -> dict[str, Rows]:
     """A trajectory: points close to each other, gradients that are alike."""
     random = np.random.default_rng(0)
     g = random.standard_normal((steps, size), np.float32)
@@ -87,18 +98,30 @@ def _verified(run_path: Path) -> None:
         pass
 
 
-def _reduced(run_path: Path) -> pl.DataFrame:
+def _reduced(run_path: Path, references: tuple[str, ...]) -> Tables:
     trace._sound.clear()
-    return geometry(Trace(run_path)).geometry.collect()
+    return geometry(Trace(run_path), references=references)
 
 
-def _kernel(rows: dict[str, np.ndarray[tuple[int, int], np.dtype[np.float32]]], sizes: tuple[int, ...]) -> None:
+def _points(run_path: Path) -> Rows:
+    found = Trace(run_path)
+    records = pl.DataFrame(pl.from_arrow(found.records()))
+    return find_points(found, records, REFERENCES).vectors
+
+
+def _kernel(rows: dict[str, Rows], sizes: tuple[int, ...], references: Rows) -> None:
+    """The kernel on one thread, as the bare read of the memory is."""
     x, g, h = rows["x"], rows["g"], rows["h"]
-    products(x, g, h, (x[0], x[0], g[0]), cuts(list(sizes)), len(sizes))
+    n, d = x.shape
+    nothing, never, opens = np.empty((0, d), x.dtype), np.zeros(n, bool), np.arange(n) % 100 == 0
+    vectors = Vectors(x, g, h, nothing, nothing, nothing, ~never, never, never)
+    behind = Behind(x[0], x[0], g[0], g[0], has_a=False)
+    carried = Carried(x[0].copy(), x[0].copy(), np.zeros(d), np.zeros(d), opens)
+    products(vectors, behind, carried, references, cuts(list(sizes)), len(sizes))
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
-def _sum(values: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> float:
+def _sum(values: Rows) -> float:
     """Every number read once and added up in double precision."""
     total = 0.0
     for t in range(values.shape[0]):
@@ -121,7 +144,46 @@ def _torch_loop(folder: Path, steps: int) -> torch.Tensor:
     return torch.stack(table)
 
 
-def _agree(run_path: Path, folder: Path, steps: int) -> None:
-    ours = _reduced(run_path).filter(pl.col("block") == MODEL, pl.col("pairing") == "previous").sort("step")
-    np.testing.assert_allclose(ours.select(PAIR).to_numpy(), _torch_loop(folder, steps).numpy(), rtol=1e-9)
+def _torch_everything(folder: Path, steps: int, points: Rows) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """All numbers of the model, no blocks: of the pairs (8), of the path (13), of each reference (3), per step."""
+    pairs, path, to = [], [], []
+    given = torch.from_numpy(points).double()
+    before: dict[str, torch.Tensor] = {}
+    for t in range(steps):
+        row = {name: v.double() for name, v in torch.load(folder / f"{t}.pt").items()}
+        x, g, h = row["x"], row["g"], row["h"]
+        if not before:
+            before = {"x": x, "g": g * 0, "d": x * 0}
+            first, total = x, g * 0
+        if t % WINDOW == 0:
+            opened, window = x, g * 0
+        d, q, total, window = x - before["x"], g - h, total + g, window + g
+        pairs.append(torch.stack([d @ d, g @ d, h @ d, q @ d, q @ q, g @ g, h @ h, g @ h]))
+        sums = [x @ x, g @ x, x @ d, g @ before["g"], d @ before["d"], before["g"] @ d, d.abs().max(), g.abs().sum()]
+        moved = x - opened
+        sums += [q.abs().sum(), total @ total, g @ (x - first), window @ window, moved @ moved]
+        path.append(torch.stack(sums))
+        of_points = []
+        for point in given:
+            e = x - point
+            of_points.append(torch.stack([e @ e, g @ e, (before["x"] - point) @ d]))
+        to.append(torch.stack(of_points))
+        before = {"x": x, "g": g, "d": d}
+    return torch.stack(pairs), torch.stack(path), torch.stack(to)
+
+
+def _agree(run_path: Path, folder: Path, steps: int, points: Rows) -> None:
+    """Numbers of the two loops and of the tables, those of a few columns of every kind."""
+    found = _reduced(run_path, REFERENCES)
+    model = found.geometry.filter(block=MODEL).collect()
+    ours, pairs = model.filter(pairing="previous").select(PAIR).to_numpy(), _torch_loop(folder, steps).numpy()
+    same, path, to = (numbers.numpy() for numbers in _torch_everything(folder, steps, points))
+    np.testing.assert_allclose(ours, pairs, rtol=1e-9)
+    np.testing.assert_allclose(same[1:], pairs, rtol=1e-12)
+    sums = ("x_x", "g_x", "d_max", "g_sum", "dg_sum", "gsum_gsum", "wsum_wsum", "wmove_wmove")
+    along = found.path.filter(block=MODEL).select(sums).collect().to_numpy()[1:]
+    np.testing.assert_allclose(along, path[1:, (0, 1, 6, 7, 8, 9, 11, 12)], rtol=1e-9, atol=1e-9)
+    for k, name in enumerate(found.facts.references):
+        pair = model.filter(pairing=f"reference:{name}").select("d_d", "gx_d").to_numpy()
+        np.testing.assert_allclose(pair, to[:, k, :2], rtol=1e-9, atol=1e-9)
     assert os.path.getsize(folder / "0.pt")
