@@ -51,19 +51,23 @@ class Path:
     """Rows of the table: from the kernel's products and from the passes.
 
     Args:
-        passes: further columns.
+        passes: further columns; where two give the same one, the later pass has it.
 
     Raises:
-        UsageError: two passes give the same column, or one that is not of this table, or is computed here.
+        UsageError: a pass gives a column that is not of this table, or is computed here.
     """
 
     def __init__(self, passes: Iterable[Pass]) -> None:
         self._passes = tuple(passes)
-        given = [name for each in self._passes for name in each.columns]
+        owner = {name: i for i, each in enumerate(self._passes) for name in each.columns}
         open_to_all = set(PATH) - set(_OURS)
-        if strange := sorted({name for name in given if name not in open_to_all or given.count(name) > 1}):
-            raise UsageError(f"Columns {strange} of a pass: each must be another one of {sorted(open_to_all)}.")
-        late = ["step_step", *(name for each in self._passes for name in each.ahead)]
+        if strange := sorted(set(owner) - open_to_all):
+            raise UsageError(f"Columns {strange} of a pass: expected some of {sorted(open_to_all)}.")
+        self._here = [
+            tuple(n for n in p.columns if owner[n] == i and n not in p.ahead) for i, p in enumerate(self._passes)
+        ]
+        self._ahead = [tuple(n for n in p.ahead if owner[n] == i) for i, p in enumerate(self._passes)]
+        late = ["step_step", *(name for names in self._ahead for name in names)]
         self._late = LateColumns([AT[name] for name in late])
         self._moved: Array | None = None
         self._opened = 0  # the step that opened the present window
@@ -84,13 +88,13 @@ class Path:
             rows.put(AT[name], r[name], ~(r.recorded("ga") & r.recorded("gb")))
         rows.put(AT["gmove"], self._gmove(r))
         late, late_missing = [r["d_d"][:, :, None]], [(r.back == 0)[:, None]]
-        for each in self._passes:
+        for each, here, coming in zip(self._passes, self._here, self._ahead, strict=True):
             values, missing = each.over(segment)
             whole = np.concatenate([values.sum(axis=1, keepdims=True), values], axis=1)
-            for i, name in enumerate(each.columns):
-                if name not in each.ahead:
-                    rows.put(AT[name], whole[:, :, i], missing[:, i])
-            chosen = [each.columns.index(name) for name in each.ahead]
+            for name in here:
+                i = each.columns.index(name)
+                rows.put(AT[name], whole[:, :, i], missing[:, i])
+            chosen = [each.columns.index(name) for name in coming]
             late.append(whole[:, :, chosen])
             late_missing.append(missing[:, chosen])
         return self._late.complete(

@@ -189,7 +189,17 @@ def test_a_pass_sees_every_row_once_and_its_columns_stand_on_their_step(tmp_path
     assert path["g_m"].null_count() == len(path)
 
 
-@pytest.mark.parametrize("columns", [("x_x",), ("nonsense",), ("m_m", "m_m")])
+def test_the_later_pass_has_a_column_that_two_give(tmp_path):
+    write_all(tmp_path / "run")
+    other = Watch((3, 4))
+    other.columns, other.ahead = ("g_m", "m_m", "slip_slip"), ("m_m",)
+    path = tables(tmp_path / "run", passes=[Watch((3, 4)), other])[1]
+    assert_allclose(path["g_m"], path["x_x"], rtol=1e-12)
+    assert_allclose(path["m_m"].drop_nulls(), path["step_step"].drop_nulls(), rtol=1e-12)
+    assert path["slip_slip"].null_count() == len(path)
+
+
+@pytest.mark.parametrize("columns", [("x_x",), ("nonsense",)])
 def test_a_pass_with_a_column_that_is_not_free_is_refused(tmp_path, columns):
     write_all(tmp_path / "run")
     watch = Watch((3, 4))
