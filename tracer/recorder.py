@@ -178,6 +178,7 @@ class Tracer:
         look_back = "look_back" in self.probes
         self._previous = [torch.zeros_like(p) for p in self._subject.trained] if look_back else []
         self._previous_step: int | None = None  # whose point that is
+        self._ahead: list[int] | None = None  # versions of the parameters where the look-ahead probe asked
         self._loss_dtype_known = False
         self._failure: RecordingError | None = None
         self._closed = False
@@ -357,6 +358,7 @@ class Tracer:
 
     def _capture_before(self) -> None:
         self._scaling.refuse_unknown()
+        self._check_ahead()
         self._losses.check(self.step, needed=bool(self.probes) or self._batches.record)
         self._check_space(self._writer.layout, self._batches.bytes)
         self._gradients.check(self.step)
@@ -391,6 +393,17 @@ class Tracer:
                     later.closure, self._subject.parameters, self._surroundings, as_of=later.as_of, scale=later.scale
                 )
             self._losses.put("a", answer, later.weight)
+        self._ahead = self._subject.versions() if self._losses.later else None
+
+    def _check_ahead(self) -> None:
+        """The probe at x_{t+1} asked where the parameters stood right after the update; there they must still stand."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead != self._subject.versions():
+            raise UsageError(
+                f"step {self.step}: parameters were changed after optimizer.step(), and the look-ahead probe had asked "
+                "at the point before that change. Make it part of the update (a random scale belongs into the learning "
+                "rate), or record without probes=['look_ahead']."
+            )
 
     def _record_skipped_step(self) -> None:
         """The scaler found an infinite gradient and left out the update: keep point and loss, and no gradient."""

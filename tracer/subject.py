@@ -150,6 +150,10 @@ class Subject:
     def _known(self) -> frozenset[int]:
         return frozenset(map(id, self.trained))
 
+    def versions(self) -> list[int]:
+        """How often each trained parameter was changed in place so far, but for changes through ``.data``."""
+        return [p._version for p in self.trained]
+
     def views(self, flat: torch.Tensor) -> list[torch.Tensor]:
         """Parts of a flat tensor of shape ``(d,)``, one per parameter and in its shape."""
         return [flat[b.offset : b.offset + b.size].view(b.shape) for b in self.blocks]
