@@ -416,13 +416,15 @@ def test_a_forked_process_does_not_record(tmp_path, monkeypatch):
 def test_a_point_changed_after_the_update_is_not_the_one_the_look_ahead_probe_asked_at(tmp_path):
     model = torch.nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with (
-        pytest.raises(UsageError, match="changed after optimizer.step"),
-        Tracer(tmp_path / "run", model, optimizer, probes=["look_ahead"], changed_updates="record") as tracer,
-    ):
-        for _ in range(2):
-            optimizer.zero_grad()
-            tracer.loss(lambda: model(torch.ones(4, 2)).square().mean()).backward()
-            optimizer.step()
-            with torch.no_grad():
-                model.weight.mul_(0.5)
+
+    def train():
+        with Tracer(tmp_path / "run", model, optimizer, probes=["look_ahead"], changed_updates="record") as tracer:
+            for _ in range(2):
+                optimizer.zero_grad()
+                tracer.loss(lambda: model(torch.ones(4, 2)).square().mean()).backward()
+                optimizer.step()
+                with torch.no_grad():
+                    model.weight.mul_(0.5)
+
+    with pytest.raises(UsageError, match="changed after optimizer"):
+        train()
