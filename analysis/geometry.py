@@ -44,6 +44,9 @@ def geometry(
     how the trace is cut into chunks. Values are float64; null is missing (no probe, no loss), NaN is undefined (the run
     diverged).
 
+    Memory, besides the result: for a float32 trace 24 bytes per parameter and 4 for each reference, and what the
+    operating system keeps of one chunk.
+
     Args:
         progress: called with chunks done and chunks in all.
         references: names of reference points, see :mod:`analysis.references`.
@@ -81,20 +84,17 @@ def _reduce(trace: Trace, points: Points, found: Iterable[Segment]) -> Iterator[
     zero = np.zeros(trace.parameters, trace.manifest.dtype)
     last: Array | None = None
     epoch: int | None = -1
-    vectors = points.vectors
     with ThreadPoolExecutor(PARTS) as pool:
         for segment in found:
             if points.ends and epoch != segment.epoch:
                 epoch = segment.epoch
-                vectors = points.of_epoch(trace, epoch)
-            of, to = products(
-                _vectors(segment, zero), _behind(segment, zero), along.carried(segment), vectors, pieces, len(sizes),
-                spread=pool.map,
-            )  # fmt: skip
-            before = segment.before
+                points.turn_to(trace, epoch)
+            vectors, behind, before = _vectors(segment, zero), _behind(segment, zero), segment.before
+            carried = along.carried(segment)
+            of, to = products(vectors, behind, carried, points.vectors, pieces, len(sizes), spread=pool.map)
             at_start = 0 if before is None else 1 if before.earlier is None else 2
             back = np.minimum(np.arange(len(segment.steps)) + at_start, 2)
-            yield Reduced(segment, of, to, last if before is not None else None, back, losses)
+            yield Reduced(segment, of, to, last, back, losses)
             last = of[-1]
 
 
@@ -142,7 +142,7 @@ class _Pairs:
             rows, ahead, missing = pairs.to_reference(reduced, k, blocks=name == "last")
             if name == "epoch_last":
                 rows = rows if segment.epoch in points.ends else rows[:0]
-                points.turn(segment, ahead, missing)
+                points.correct(segment, ahead, missing)
             self._tables[REFERENCE + name].add(late.complete(rows, ahead, missing, segment.before is not None))
 
     def frame(self) -> pl.LazyFrame:

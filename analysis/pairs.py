@@ -24,7 +24,7 @@ class Reduced:
 
     Args:
         of, to: from :func:`analysis.products.products`.
-        of_before: products of the step before the first, shape ``(1 + blocks, 29)``; None where there is none.
+        of_before: products of the last step of the segment before, shape ``(1 + blocks, 29)``; None without one.
         back: how many of the steps just before each one are there, at most 2; shape ``(n,)``.
         losses: whether they may stand beside the products.
     """

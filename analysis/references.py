@@ -40,7 +40,7 @@ class Points:
     Args:
         names: as in the column ``pairing``, without ``reference:``.
         vectors: shape ``(k, d)``, in the dtype of the trace, so that a model can stand there. The row of
-            ``epoch_last`` holds anything.
+            ``epoch_last`` holds anything until :meth:`turn_to`.
         ends: row of the trace and step of the last point of each epoch; empty without that reference.
     """
 
@@ -48,16 +48,12 @@ class Points:
     vectors: Array
     ends: dict[int, tuple[int, int]]
 
-    def of_epoch(self, trace: Trace, epoch: int | None) -> Array:
-        """The vectors for steps of ``epoch``; NaN where that epoch, and so its last point, is not known."""
-        if not self.ends:
-            return self.vectors
-        found = self.vectors.copy()
-        at = self.names.index("epoch_last")
-        found[at] = _row(trace, self.ends[epoch][0]) if epoch in self.ends else np.nan
-        return found
+    def turn_to(self, trace: Trace, epoch: int | None) -> None:
+        """Put the last point of ``epoch`` into the row of ``epoch_last``; NaN where that epoch is not known."""
+        row = self.vectors[self.names.index("epoch_last")]
+        row[:] = _row(trace, self.ends[epoch][0]) if epoch in self.ends else np.nan
 
-    def turn(self, segment: Segment, ahead: Array, missing: Array) -> None:
+    def correct(self, segment: Segment, ahead: Array, missing: Array) -> None:
         """Correct d_ahead of the step before ``segment`` if that was of another epoch, and had another reference point.
 
         The last step of an epoch stands at its reference point: x − y is zero there.

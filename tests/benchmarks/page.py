@@ -29,9 +29,12 @@ are over steps, and a figure with n = 1 is made of medians or of sums over all r
   both synced at the end of a chunk. *Processor time* is that of the writing thread. *Blocked* is the time in which a
   thread that only counts waits for the interpreter while another writes as fast as it can; on a busy machine the
   writer cannot write fast, and the share comes out too small.
-- **reading**: warm files. *Verified* hashes every row, and *reduced* gives the whole geometry table; the bare `read()`
-  goes through a buffer that stays in the cache. The loop over torch files computes the eight products of each pair, and
-  the two results are checked to agree to 1e-9; the geometry table has five more products, and all of them per block.
+- **reading**: warm files. *Verified* hashes every row, and *reduced* gives all tables of the geometry, on as many cores
+  as there are; the bare `read()` goes through a buffer that stays in the cache. The *kernel* is on one thread, as the
+  read of the memory is: 21 products of each step and block without references, three more for each reference. The loop
+  over torch files computes, for the model alone, the eight products of each pair, or the same numbers as the tables:
+  these, what the path has, and three for each reference, whose points it is given. The results are checked to agree to
+  1e-9.
 - **tiny steps**: 31 parameters, so that only the fixed cost of a step is left: microseconds, on this machine. In the
   profile, on one core, `forget` is where the training thread stands while the writer thread has the interpreter.
 """
