@@ -163,12 +163,16 @@ def _path(
         x, g, moved = run.x[t, c], run.g[t, c], (run.x[t] - run.x[window])[c]
         row: Row = {"step": int(steps[t]), "block": block, "x_x": x @ x, "g_x": g @ x, "g_sum": np.abs(g).sum()}
         row |= {"gsum_gsum": total[c] @ total[c], "wsum_wsum": since[c] @ since[c], "wmove_wmove": moved @ moved}
+        row["wcount"] = float(t - window + 1)
         row["gmove"] = sum(run.g[s, c] @ (run.x[s] - run.x[first])[c] for s in range(first, t + 1))
         if follows[t]:
             d = (run.x[t] - run.x[t - 1])[c]
-            row |= {"x_d": x @ d, "g_gprev": g @ run.g[t - 1, c], "d_max": np.abs(d).max(initial=0.0)}
+            before = run.g[t - 1, c]
+            row |= {"x_d": x @ d, "g_gprev": g @ before, "gprev_gprev": before @ before}
+            row["d_max"] = np.abs(d).max(initial=0.0)
             if follows[t - 1]:
-                row["d_dprev"] = d @ (run.x[t - 1] - run.x[t - 2])[c]
+                last = (run.x[t - 1] - run.x[t - 2])[c]
+                row |= {"d_dprev": d @ last, "dprev_dprev": last @ last}
         if look_back and not np.isnan(run.h[t]).any():
             row["dg_sum"] = np.abs(g - run.h[t, c]).sum()
         if halves is not None:

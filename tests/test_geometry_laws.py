@@ -19,7 +19,7 @@ from tracer.store.run_writer import RunWriter
 
 EVERYTHING = ("x", "g", "h", "a", "ga", "gb")
 # at a step: a maximum, and sums of norms, are not additive over coordinates
-NOT_ADDITIVE = {"loss_x", "loss_y", "d_max"}
+NOT_ADDITIVE = {"loss_x", "loss_y", "d_max", "wcount"}
 EPOCHS = [0] * 4 + [1] * 5 + [2] * 3 + [None]
 
 
