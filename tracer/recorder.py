@@ -194,7 +194,7 @@ class Tracer:
         self._schedule.spend(time.perf_counter() - began)
         loss = differentiable(closure())
         self._note_loss_dtype(loss)
-        self._losses.add(loss, answers, later, self._scaling.scale, self._gradients.after_backward)
+        self._losses.add(loss, answers, later, self._scaling.scale, self._backward_begins)
         return loss
 
     def clip_grad_norm_(
@@ -270,6 +270,10 @@ class Tracer:
         for stream, half in zip(("ga", "gb"), halves or (), strict=False):
             answers[stream] = ask(frozen(half), subject.parameters, around, scale=scale)
         return answers
+
+    def _backward_begins(self) -> None:
+        self._ring.backward_begins()
+        self._gradients.after_backward()
 
     def _note_loss_dtype(self, loss: torch.Tensor) -> None:
         if not self._loss_dtype_known:
