@@ -3,6 +3,7 @@
 import resource
 import shutil
 import threading
+import time
 
 import pytest
 import torch
@@ -215,3 +216,49 @@ class TestSchedule:
     def test_a_budget_must_be_a_share(self, share):
         with pytest.raises(UsageError, match="expected a share of training time"):
             Budget(share)
+
+
+def reached(tracer, step, seconds=20.0):
+    """Whether within that time ``step`` is acknowledged and the writer has nothing to do."""
+    end, ring = time.monotonic() + seconds, tracer._ring
+    while not (done := tracer.acknowledged == step and ring._free.qsize() == ring._slots):
+        if time.monotonic() > end:
+            break
+        time.sleep(0.005)
+    return done
+
+
+def test_the_writer_begins_with_the_next_backward_pass(tmp_path, monkeypatch):
+    monkeypatch.setattr("tracer.ring.HELD", 1e6)
+    model = plain_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Tracer(tmp_path / "run", model, optimizer) as tracer:
+        for step in range(4):
+            loss = tracer.loss(lambda: model(torch.ones(1, 64)).square().mean())
+            assert step == 0 or not reached(tracer, step - 1, 0.05)
+            loss.backward()
+            assert step == 0 or reached(tracer, step - 1)
+            optimizer.step()
+        tracer.flush()
+        assert tracer.acknowledged == 3
+
+
+def test_a_step_that_no_backward_pass_follows_is_written_soon(tmp_path):
+    model = plain_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Tracer(tmp_path / "run", model, optimizer) as tracer:
+        for _ in range(3):
+            tracer.loss(lambda: model(torch.ones(1, 64)).square().mean()).backward()
+            optimizer.step()
+        assert reached(tracer, 2)
+
+
+def test_without_losses_given_to_the_tracer_steps_are_written_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("tracer.ring.HELD", 1e6)
+    model = plain_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Tracer(tmp_path / "run", model, optimizer) as tracer:
+        for step in range(3):
+            model(torch.ones(1, 64)).square().mean().backward()
+            optimizer.step()
+            assert reached(tracer, step)

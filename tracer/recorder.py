@@ -241,7 +241,7 @@ class Tracer:
         loss = differentiable(closure())
         self._batches.evaluated(loss, self._scaling.scale)
         self._note_loss_dtype(loss)
-        self._losses.add(loss, answers, later, self._scaling.scale, self._gradients.after_backward)
+        self._losses.add(loss, answers, later, self._scaling.scale, self._backward_begins)
         return loss
 
     def clip_grad_norm_(
@@ -328,6 +328,10 @@ class Tracer:
             forecast(layout, self._planned, self.path, batch_bytes=batch_bytes).check(self.path)
             if batch_bytes or not layout.batches:
                 self._planned = None
+
+    def _backward_begins(self) -> None:
+        self._ring.backward_begins()
+        self._gradients.after_backward()
 
     def _note_loss_dtype(self, loss: torch.Tensor) -> None:
         if not self._loss_dtype_known:

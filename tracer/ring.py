@@ -20,6 +20,7 @@ from tracer.store.minibatch import Message
 from tracer.store.run_writer import RunWriter
 
 Array = npt.NDArray[Any]
+HELD = 0.25  # seconds for which a step may wait for the next backward pass
 COMING = object()  # in a step record: the value travels in Slot.scalars
 
 
@@ -49,6 +50,10 @@ class Ring:
 
     Memory is bounded: when every slot waits for the disk, :meth:`take` waits too, and :meth:`take_if_free` gives None.
 
+    A writer with nothing else to do begins when the next backward pass begins, or after :data:`HELD` seconds: a
+    forward pass and an optimizer need the interpreter all the time, and two threads that take it from each other
+    a hundred times a step slow down training; the backward pass leaves it alone.
+
     Args:
         writer: receives the steps, on the writer thread only.
         slots: how many steps may wait for the disk.
@@ -73,6 +78,10 @@ class Ring:
             host = {s: torch.zeros(layout.parameters, dtype=dtype, pin_memory=pin) for s in layout.streams}
             values = torch.zeros(len(scalars), dtype=torch.float64, pin_memory=pin)
             self._free.put(Slot(host, values, host, {s: t.numpy() for s, t in host.items()}, values))
+        self._slots = slots
+        self._held: Slot | None = None
+        self._handing_over = threading.Lock()
+        self._backward_seen = False  # in this step
         self.error: BaseException | None = None
         self._process = os.getpid()
         self._thread = threading.Thread(target=self._run, name="lemmata-writer", daemon=True)
@@ -107,10 +116,22 @@ class Ring:
         """Hand a filled slot to the writer; from CUDA this starts the transfer and waits for nothing."""
         if self._staging is not None:
             slot.arrived = self._staging.send({s: slot.host[s] for s in slot.filled}, slot.values)
-        self._work.put(slot)
+        idle = self._free.qsize() == self._slots - 1
+        if idle and self._backward_seen:  # so the next step will have one
+            self._held = slot
+        else:
+            self._let_go()
+            self._work.put(slot)
+        self._backward_seen = False
+
+    def backward_begins(self) -> None:
+        """The training thread will not need the interpreter for a while."""
+        self._backward_seen = True
+        self._let_go()
 
     def call(self, action: Callable[[], None]) -> None:
         """Have the writer thread do ``action`` after everything submitted before."""
+        self._let_go()
         self._work.put(action)
 
     def check(self) -> None:
@@ -123,18 +144,33 @@ class Ring:
     def drain(self) -> None:
         """Wait until everything submitted so far is acknowledged, or the writer has stopped; raises nothing."""
         done = threading.Event()
-        self._work.put(done.set)
+        self.call(done.set)
         while self._thread.is_alive() and not done.wait(0.1):
             pass
 
     def stop(self) -> None:
         """Let the writer finish what it has, and end its thread; raises nothing."""
+        if self._thread.is_alive():  # not in a fork, where the lock may be held for ever
+            self._let_go()
         self._work.put(None)
         while self._thread.is_alive():
             self._thread.join(0.5)
 
+    def _let_go(self) -> None:
+        with self._handing_over:
+            slot, self._held = self._held, None
+            if slot is not None:
+                self._work.put(slot)
+
+    def _next(self) -> Slot | Callable[[], None] | None:
+        while True:
+            try:
+                return self._work.get(timeout=HELD)
+            except queue.Empty:
+                self._let_go()
+
     def _run(self) -> None:
-        while (item := self._work.get()) is not None:
+        while (item := self._next()) is not None:
             try:
                 if isinstance(item, Slot):
                     if self.error is None:

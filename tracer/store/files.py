@@ -22,21 +22,20 @@ def pwrite(descriptor: int, data: Bytes, offset: int) -> None:
 def pwrite_hashed(descriptor: int, data: Bytes, offset: int) -> list[int]:
     """Write as :func:`pwrite` does; returns the hash of each slice of :data:`SLICE_BYTES`.
 
-    Each piece is hashed just before it is written, so that it comes into the cache once.
+    Each piece is hashed just after it is written, so that it comes into the cache once.
     """
     view = memoryview(data).cast("B")
     if len(view) <= PIECE:
-        hashed = digest(view)
         pwrite(descriptor, view, offset)
-        return [hashed]
+        return [digest(view)]
     hashes = []
     for begin in range(0, len(view), SLICE_BYTES):
         state = xxhash.xxh3_64()
         part = view[begin : begin + SLICE_BYTES]
         for at in range(0, len(part), PIECE):
             piece = part[at : at + PIECE]
-            state.update(piece)
             pwrite(descriptor, piece, offset + begin + at)
+            state.update(piece)
         hashes.append(state.intdigest())
     return hashes
 
