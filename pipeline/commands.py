@@ -100,6 +100,9 @@ def record(
             help="Also evaluate each minibatch at the previous point: most verdicts need it, it costs a pass."
         ),
     ] = True,
+    batches: Annotated[
+        bool, typer.Option("--batches", help="Keep each step's minibatch too, for `lemmata replay`.")
+    ] = False,
 ) -> None:
     """Train a built-in problem and record every step.
 
@@ -107,7 +110,8 @@ def record(
     """
     from pipeline.recording import record_workload
 
-    path = record_workload(errors, workload, run or f"{workload}-{optimizer}-{seed}", optimizer, steps, seed, look_back)
+    name = run or f"{workload}-{optimizer}-{seed}"
+    path = record_workload(errors, workload, name, optimizer, steps, seed, look_back, batches)
     print(path)
     errors.print(f"Next: {program()} materialize {path.name}", style="dim", highlight=False)
 

