@@ -45,7 +45,8 @@ FLOORS = (
     Floor(
         "pipeline.commands",  # the way in: works in the base install, and imports the rest when a command asks for it
         names(
-            "tracer.errors pipeline.archive_commands pipeline.certify_command pipeline.plan_command pipeline.program"
+            "tracer.errors pipeline.archive_commands pipeline.certify_command pipeline.plan_command pipeline.program "
+            "pipeline.replay_command"
         ),
         names("typer rich"),
         lazily=names("tracer analysis pipeline dagster dagster_webserver polars"),
@@ -54,6 +55,7 @@ FLOORS = (
     Floor("pipeline.archive_commands", names(""), names("typer rich"), lazily=names("tracer")),
     Floor("pipeline.certify_command", names(""), names("typer rich"), lazily=names("tracer")),
     Floor("pipeline.plan_command", names(""), names("typer rich"), lazily=names("tracer")),
+    Floor("pipeline.replay_command", names(""), names("typer rich"), lazily=names("tracer")),
     Floor("pipeline.show", names("tracer"), names("rich"), lazily=names("analysis")),
     Floor("pipeline.recording", names("tracer"), names("rich")),
     Floor(
