@@ -257,8 +257,8 @@ class Engine:
 
 def weight_of(batch: Mapping[str, torch.Tensor]) -> int:
     """How many examples a part of the whole data set has: the first extent of its first tensor."""
-    first = next(iter(batch.values()))
-    return len(first) if first.dim() else 1
+    first = next(iter(batch.values()), None)
+    return 1 if first is None or not first.dim() else len(first)
 
 
 @contextmanager
