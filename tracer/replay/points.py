@@ -83,16 +83,16 @@ def _of_points(source: Source, name: str, there: Array) -> Array:
     first, last = int(there[0]), int(there[-1])
     if name == "random":
         start = _point(source, first)
-        direction = np.random.default_rng(SEED).standard_normal(len(start))
+        direction = np.random.default_rng(SEED).standard_normal(len(start), np.float32).astype(np.float64)
         distance = np.linalg.norm(np.subtract(_point(source, last), start, dtype=np.float64))
         return np.asarray(start + direction * (distance / np.linalg.norm(direction)))
     if name == "tail_mean":
         count = -(-len(there) // TAIL)
         return _weighted_mean(source, there[-count:], np.full(count, 1 / count))
     if name == "ema":
-        weights = EMA ** np.arange(len(there))[::-1] * (1 - EMA) / (1 - EMA ** len(there))
-        counts = weights > np.finfo(source.trace.manifest.dtype).eps / 64 / len(there)  # the others change no digit
-        return _weighted_mean(source, there[counts], weights[counts])
+        fades = EMA ** np.arange(len(there))[::-1]  # also the share of all weights that older points have
+        counts = fades > np.finfo(source.trace.manifest.dtype).eps / 8  # the others change no digit
+        return _weighted_mean(source, there[counts], fades[counts] * (1 - EMA) / (1 - EMA ** len(there)))
     return _point(source, first if name == "initial" else last)
 
 
