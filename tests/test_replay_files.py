@@ -246,7 +246,7 @@ def test_steps_in_any_order_and_across_chunks(tmp_path):
     assert len(list(path.glob("chunk-*.h5"))) == 13
     source = Source(trace)
     for row in (5, 2, 11, 0, 12, 7, 8, 1):
-        visit = source.visit(row)
+        visit = source.visit(row, before=True, after=True)
         assert np.array_equal(visit.x, x[row])
         assert (visit.before is None) == (row == 0)
         assert (visit.after is None) == (row == 12)

@@ -97,7 +97,7 @@ class Critical:
 
     def answer(self, engine: Engine, source: Source, row: int) -> list[Row]:
         """A row per objective; without a critical rate (the loss never rises, or at once) its numbers are missing."""
-        visit, rate = source.visit(row), source.lr[row]
+        visit, rate = source.visit(row, after=True), source.lr[row]
         if visit.after is None or not rate > 0:
             return []
         x = engine.tensor(visit.x).double()

@@ -34,7 +34,7 @@ class FullBatch:
 
     def answer(self, engine: Engine, source: Source, row: int) -> list[Row]:
         """One row; g_ahead is missing where the next point is."""
-        visit = source.visit(row)
+        visit = source.visit(row, after=True)
         engine.place(visit.x)
         found = engine.whole(gradient=True)
         g = found.gradient

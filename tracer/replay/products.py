@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +30,16 @@ def products(
     none. All vectors have shape ``(d,)`` and are on one device.
     """
     grams = torch.zeros(len(blocks), 5, 5, dtype=torch.float64, device=x.device)
-    for gram, (start, stop) in _pieces(blocks, grams):
-        a, b = x[start:stop].double(), gy[start:stop].double()
-        c = gx[start:stop].double()
-        step = torch.full_like(a, torch.nan) if before is None else a - before[start:stop].double()
-        rows = torch.stack([a - y[start:stop].double(), c - b, b, c, step])
-        gram += rows @ rows.T
+    for start, stop, inside in _pieces(tuple(blocks)):
+        rows = torch.empty(5, stop - start, dtype=torch.float64, device=x.device)
+        rows[2], rows[3] = gy[start:stop], gx[start:stop]
+        rows[0] = x[start:stop]
+        rows[4] = torch.nan if before is None else rows[0] - before[start:stop]
+        rows[0] -= y[start:stop]
+        torch.sub(rows[3], rows[2], out=rows[1])
+        for k, a, b in inside:
+            part = rows[:, a - start : b - start]
+            grams[k].addmm_(part, part.T)
     found = grams.cpu().numpy()
     return with_model(np.stack([found[:, i, j] for i, j in _AT], axis=1))
 
@@ -42,8 +47,10 @@ def products(
 def slopes(blocks: Sequence[Block], gradient: torch.Tensor, d: torch.Tensor) -> Floats:
     """⟨gradient, d⟩ per block, float64, shape ``(1 + blocks,)``; the model first."""
     sums = torch.zeros(len(blocks), dtype=torch.float64, device=d.device)
-    for total, (start, stop) in _pieces(blocks, sums):
-        total += torch.dot(gradient[start:stop].double(), d[start:stop].double())
+    for start, stop, inside in _pieces(tuple(blocks)):
+        products = gradient[start:stop].double() * d[start:stop].double()
+        for k, a, b in inside:
+            sums[k] += products[a - start : b - start].sum()
     return with_model(sums.cpu().numpy()[:, None])[:, 0]
 
 
@@ -63,9 +70,13 @@ def with_model(values: Floats) -> Floats:
     return np.concatenate([values.sum(axis=0, keepdims=True), values])
 
 
-def _pieces(blocks: Sequence[Block], out: torch.Tensor) -> list[tuple[torch.Tensor, tuple[int, int]]]:
-    return [
-        (out[k], (at, min(at + PIECE, b.offset + b.size)))
-        for k, b in enumerate(blocks)
-        for at in range(b.offset, b.offset + b.size, PIECE)
-    ]
+@cache
+def _pieces(blocks: tuple[Block, ...]) -> list[tuple[int, int, list[tuple[int, int, int]]]]:
+    """Stretches of at most :data:`PIECE` numbers, each with its parts of blocks: ``(block, start, stop)``."""
+    size = sum(block.size for block in blocks)
+    found = []
+    for start in range(0, size, PIECE):
+        stop = min(start + PIECE, size)
+        ends = ((k, max(start, b.offset), min(stop, b.offset + b.size)) for k, b in enumerate(blocks))
+        found.append((start, stop, [(k, a, b) for k, a, b in ends if a < b]))
+    return found

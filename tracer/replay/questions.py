@@ -131,7 +131,7 @@ class AtReference:
 
     def answer(self, engine: Engine, source: Source, row: int) -> list[Row]:
         """The model's row, and with gradients one per block."""
-        visit = source.visit(row)
+        visit = source.visit(row, before=self.gradients)
         epoch = source.records["epoch"][row]
         y = self.reference.of(None if epoch is None or epoch != epoch else int(epoch))
         minibatch = engine.minibatch(visit.batches)
@@ -176,7 +176,7 @@ class Profile:
 
     def answer(self, engine: Engine, source: Source, row: int) -> list[Row]:
         """For each s the model's row, which has the loss, and one per block; only Gauss nodes have a weight."""
-        visit = source.visit(row)
+        visit = source.visit(row, before=True)
         minibatch = engine.minibatch(visit.batches)
         if visit.before is None or not minibatch:
             return []
@@ -219,7 +219,7 @@ class BlockGaps:
 
     def answer(self, engine: Engine, source: Source, row: int) -> list[Row]:
         """A row per block: f(x_{t−1} + E_k d), f(x_{t−1}) and ⟨∇_k f(x_{t−1} + E_k d), d_k⟩."""
-        visit = source.visit(row)
+        visit = source.visit(row, before=True)
         minibatch = engine.minibatch(visit.batches)
         if visit.before is None or not minibatch:
             return []

@@ -21,8 +21,8 @@ class Visit:
     Args:
         x: x_t, shape ``(d,)``.
         g: g_t, None at the closing row.
-        before: x_{t−1}, None at the start of an attempt and after a gap.
-        after: x_{t+1}, None before a gap and at the end.
+        before: x_{t−1}; None at the start of an attempt, after a gap, and where it was not asked for.
+        after: x_{t+1}; None before a gap, at the end, and where it was not asked for.
         batches: the minibatch z_t.
     """
 
@@ -53,8 +53,8 @@ class Source:
         self._batches: Iterator[tuple[int, list[MicroBatch]]] | None = None
         self._next_row = 0  # whose minibatch that iterator gives next
 
-    def visit(self, row: int) -> Visit:
-        """The step in a row of the trace."""
+    def visit(self, row: int, before: bool = False, after: bool = False) -> Visit:
+        """The step in a row of the trace, with the neighbours that are asked for."""
         x = self._vector("x", row, row)
         assert x is not None  # callers choose rows that have a point
         return Visit(
@@ -62,8 +62,8 @@ class Source:
             row=row,
             x=x,
             g=self._vector("g", row, row),
-            before=self._vector("x", row - 1, row),
-            after=self._vector("x", row + 1, row),
+            before=self._vector("x", row - 1, row) if before else None,
+            after=self._vector("x", row + 1, row) if after else None,
             batches=self._minibatch(row) if self.trace.manifest.batches else [],
         )
 
