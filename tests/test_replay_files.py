@@ -192,6 +192,35 @@ class Low:
 low = Low()
 
 
+class Counting(Low):
+    """A forward pass changes a buffer that the loss reads."""
+
+    def build(self):
+        model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+        model.register_buffer("count", torch.zeros(()))
+        return model
+
+    def loss(self, model, batch):
+        model.count += 1
+        return model.count * super().loss(model, batch)
+
+
+counting = Counting()
+
+
+def test_buffers_are_put_back_after_each_evaluation(tmp_path):
+    model = counting.build()
+    batch = {"inputs": torch.ones(2, 2)}
+    with Tracer(tmp_path / "run", model, torch.optim.SGD(model.parameters(), lr=0.1), record_batches=True) as tracer:
+        tracer.loss(lambda: counting.loss(model, batch), tensors=batch).backward()
+        tracer._subject.optimizer.step()
+    asked = Asked(references=["initial"], gradients=True)
+    report = replay(tmp_path / "run", asked, workload=f"{__name__}:counting", into=tmp_path / "t")
+    assert report.agreement.bitwise
+    found = Replayed(tmp_path / "t").references().filter(block="model").collect()
+    assert found["loss_y"].to_list() == Trace(tmp_path / "run").records()["loss"].to_pylist()[:1]
+
+
 def test_points_that_a_16_bit_model_cannot_stand_at_are_refused(tmp_path):
     path = small(tmp_path / "run", torch.bfloat16)
     name = f"{__name__}:low"
