@@ -1,7 +1,7 @@
 """The recorded loss, evaluated again: any point, any recorded minibatch, as training evaluated it.
 
 A micro-batch brings its tensors, its weight, the random numbers its loss drew, train/eval flags and autocast. Buffers
-are put back after each evaluation, so that what is asked first does not change what is asked next.
+are put back before each evaluation, so that what is asked first does not change what is asked next.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -186,16 +186,14 @@ class Engine:
             for name, module in self._modules:
                 module.training = modes.training != (name in modes.exceptions)
             self._mode = mode
+        self._restore_buffers()
         _refuse_foreign(modes.random, self.device)
         set_random(modes.random, self._generators)
         with ExitStack() as stack:
             for kind, dtype in modes.autocast.items():
                 where = self.device.type if kind == "cuda" else kind
                 stack.enter_context(torch.autocast(where, dtype=getattr(torch, dtype)))
-            try:
-                yield
-            finally:
-                self._restore_buffers()
+            yield
 
     @contextmanager
     def _as_built(self) -> Iterator[None]:
@@ -204,12 +202,11 @@ class Engine:
                 module.training = training
             self._mode = None
         torch.manual_seed(SEED)
-        try:
-            yield
-        finally:
-            self._restore_buffers()
+        self._restore_buffers()
+        yield
 
     def _restore_buffers(self) -> None:
+        """Before a forward pass, not after it: the backward pass may still read what the forward pass left there."""
         for buffer, value in zip(self._buffers, self._kept, strict=True):
             buffer.data.copy_(value)
 
