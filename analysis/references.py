@@ -109,7 +109,7 @@ def _of_this_run(name: str, trace: Trace, records: pl.DataFrame, there: Array, e
         fades = EMA ** np.arange(len(there))[::-1]  # also the share of all weights that older points have
         counts = fades > np.finfo(trace.manifest.dtype).eps / 8  # the others change no digit
         return _weighted_mean(trace, there[counts], fades[counts] * (1 - EMA) / (1 - EMA ** len(there)))
-    return np.empty(trace.parameters) if epochs else None  # of the last point of each epoch
+    return np.zeros(trace.parameters) if epochs else None  # of the last point of each epoch
 
 
 def _row(trace: Trace, row: int) -> Array:

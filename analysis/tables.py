@@ -16,6 +16,7 @@ from tracer.store.manifest import Manifest
 
 MODEL = "model"  # the block that stands for all parameters together
 PAIRINGS = ("previous", "next", "reference", "unpaired")
+REPLAYED = "lemmata.digest"  # in a replay's Parquet metadata: digest of the trace it was made of
 REFERENCE = "reference:"  # "reference:last" is a pairing of the kind "reference"
 
 
@@ -111,7 +112,7 @@ class TableStore:
             if isinstance(frame, pl.LazyFrame):
                 frame.sink_parquet(aside, compression="zstd", compression_level=1, statistics=True, maintain_order=True)
             else:
-                frame.write_parquet(aside, compression="zstd", compression_level=1, statistics=True)
+                frame.write_parquet(aside, compression="zstd", compression_level=1, statistics=True, metadata=metadata)
         return target
 
     def write_text(self, name: str, text: str) -> Path:
@@ -158,11 +159,14 @@ class TableStore:
             raise FormatError(f"{path}: not readable ({error}). Materialize `geometry` of this run again.") from None
 
     def tables(self) -> Tables:
-        """Everything a metric reads; replays, where there are any, fill what the recorded vectors leave open."""
-        geometry = self.scan("geometry")
-        if self.exists("replay"):
+        """Everything a metric reads; a replay of this very trace fills what the recorded vectors leave open.
+
+        A replay of the run as it was before it went on is left out: its reference points have moved since.
+        """
+        geometry, facts = self.scan("geometry"), self.facts()
+        if self.exists("replay") and pl.read_parquet_metadata(self.path("replay")).get(REPLAYED) == facts.digest:
             geometry = with_replay(geometry, self.scan("replay"), MODEL)
-        return Tables(geometry, self.scan("path"), self.scan("steps"), self.facts())
+        return Tables(geometry, self.scan("path"), self.scan("steps"), facts)
 
 
 class _Aside:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from pipeline import archive_commands, certify_command, plan_command
+from pipeline import archive_commands, certify_command, plan_command, replay_command
 from pipeline.program import program
 
 if TYPE_CHECKING:
@@ -100,6 +100,9 @@ def record(
             help="Also evaluate each minibatch at the previous point: most verdicts need it, it costs a pass."
         ),
     ] = True,
+    batches: Annotated[
+        bool, typer.Option("--batches", help="Keep each step's minibatch too, for `lemmata replay`.")
+    ] = False,
 ) -> None:
     """Train a built-in problem and record every step.
 
@@ -107,7 +110,8 @@ def record(
     """
     from pipeline.recording import record_workload
 
-    path = record_workload(errors, workload, run or f"{workload}-{optimizer}-{seed}", optimizer, steps, seed, look_back)
+    name = run or f"{workload}-{optimizer}-{seed}"
+    path = record_workload(errors, workload, name, optimizer, steps, seed, look_back, batches)
     print(path)
     errors.print(f"Next: {program()} materialize {path.name}", style="dim", highlight=False)
 
@@ -230,6 +234,7 @@ def ui(
 plan_command.register(app, console)
 certify_command.register(app, errors)
 archive_commands.register(app)
+replay_command.register(app, errors)
 
 
 def _existing(run: str) -> Path:

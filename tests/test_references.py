@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from analysis import references
 from analysis.geometry import geometry
 from analysis.references import REFERENCES, find_points
-from analysis.tables import REFERENCE, TableStore
+from analysis.tables import REFERENCE, REPLAYED, TableStore
 from tests.by_hand import vectors, write_run
 from tests.problems import Run
 from tests.tables_by_hand import tables as by_hand
@@ -171,7 +171,10 @@ def test_a_replay_fills_what_the_vectors_leave_open(tmp_path):
     before = into.tables().geometry.collect()
     assert before.equals(tables.geometry.collect())
     rows = {"pairing": ["reference:last", "reference:last", "previous", "reference:nowhere"], "step": [3, 99, 1, 3]}
-    into.write("replay", pl.DataFrame({**rows, "loss_y": [0.5, 1.0, 9.0, 2.0], "gy_d": [None, None, None, 1.0]}))
+    replayed = pl.DataFrame({**rows, "loss_y": [0.5, 1.0, 9.0, 2.0], "gy_d": [None, None, None, 1.0]})
+    into.write("replay", replayed, {REPLAYED: "of the run before it went on"})
+    assert into.tables().geometry.collect().equals(before)
+    into.write("replay", replayed, {REPLAYED: tables.facts.digest})
     after = into.tables().geometry.collect()
     changed = after.with_row_index().filter(after["loss_y"].ne_missing(before["loss_y"]))
     assert changed.select(pl.col("pairing", "block").cast(pl.String), "step", "loss_y").rows() == [

@@ -5,8 +5,11 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
+import torch
+
 from tracer.errors import UsageError
 from tracer.plan import Plan
+from tracer.source import source_hash, split
 from tracer.store.layout import BUFFER
 from tracer.store.manifest import Manifest
 from tracer.store.run_writer import now
@@ -34,6 +37,7 @@ def manifest_of(
     branch_of: tuple[str, int] | None,
     batches: bool,
     changed_updates: str,
+    workload: str | None = None,
 ) -> Manifest:
     """The manifest of a run that has not begun."""
     asked = {stream for probe in probes for stream in PROBES[probe]}
@@ -53,4 +57,14 @@ def manifest_of(
         frozen_parameters=subject.frozen,
         unrecorded_parameters=subject.unrecorded,
         batches=batches,
+        workload=None if workload is None else named(workload),
     )
+
+
+def named(workload: str) -> dict[str, Any]:
+    """What the manifest says of a workload, which is not imported here.
+
+    How many threads share a sum decides its last bits, so that number is kept too.
+    """
+    module, _ = split(workload)
+    return {"path": workload, "source": source_hash(module), "threads": torch.get_num_threads()}

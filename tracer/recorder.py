@@ -54,6 +54,8 @@ class Tracer:
         optimizer_buffers: what to record of the optimizer's state after each update, ``["exp_avg", "exp_avg_sq"]``.
         record_batches: True keeps each step's minibatch z_t, for evaluating f(x, z_t) again later: give every
             ``tracer.loss`` its ``tensors``. The state of random streams is kept where the loss draws from one.
+        workload: ``"package.module:name"`` of an object that can build the model and compute the loss of a recorded
+            minibatch (:class:`tracer.replay.Workload`); its name and a hash of its source are kept for replaying.
         config: what you want to find again: plain JSON, kept in the manifest.
         grad_scaler: your ``torch.amp.GradScaler``, if you use one; losses and gradients are recorded unscaled.
         generators: random generators of your own that the loss draws from, so that a probe draws the same.
@@ -108,6 +110,7 @@ class Tracer:
         store: str = "as trained",
         optimizer_buffers: Sequence[str] = (),
         record_batches: bool = False,
+        workload: str | None = None,
         config: Mapping[str, Any] | None = None,
         grad_scaler: "torch.amp.GradScaler | None" = None,
         generators: Sequence[Generator] = (),
@@ -155,6 +158,7 @@ class Tracer:
             branch_of,
             batches=record_batches,
             changed_updates=changed_updates,
+            workload=workload,
         )
         layout = manifest.layout
         forecasts = steps is not None and check_space and self._ranks.first

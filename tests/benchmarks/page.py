@@ -37,6 +37,9 @@ are over steps, and a figure with n = 1 is made of medians or of sums over all r
   1e-9.
 - **tiny steps**: 31 parameters, so that only the fixed cost of a step is left: microseconds, on this machine. In the
   profile, on one core, `forget` is where the training thread stands while the writer thread has the interpreter.
+- **replay**: recorded minibatches asked again at a reference point, on one thread: point, gradient and minibatch read
+  from warm files and verified, the model moved, loss and gradient evaluated, the products of the pair formed. Compared
+  with a bare loop over the same number of minibatches in memory that evaluates just those.
 """
 
 NOT_MEASURED = """\

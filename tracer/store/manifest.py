@@ -62,6 +62,7 @@ class Manifest:
     branch_of: Mapping[str, Any] | None = None
     certificate: Mapping[str, Any] | None = None
     batches: bool = False  # in the file only if true
+    workload: Mapping[str, Any] | None = None  # in the file only if there is one
     format: int = VERSION
 
     @property
@@ -86,7 +87,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
         UsageError: the configuration holds something JSON cannot, for instance NaN or an object.
         OSError: the file cannot be written.
     """
-    body = without_defaults(manifest, "batches")
+    body = without_defaults(manifest, "batches", "workload")
     try:
         text = json.dumps({**body, "xxh3": _hash(body)}, indent=1, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -155,7 +156,7 @@ def _parse(body: dict[str, Any]) -> Manifest:
         raise ValueError("hyperparameters must be names")
     if type(manifest.batches) is not bool:
         raise ValueError("batches must be true or false")
-    for name in ("ended", "certificate"):
+    for name in ("ended", "certificate", "workload"):
         if not isinstance(getattr(manifest, name), dict | None):
             raise ValueError(f"{name} must be an object or null")
     return manifest

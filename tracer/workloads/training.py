@@ -12,6 +12,7 @@ from torch import nn
 from tracer.errors import UsageError
 from tracer.recorder import Tracer
 from tracer.workloads.catalogue import workload
+from tracer.workloads.named import path_of, tensors
 
 ONE_THREAD_BELOW = 100_000  # parameters; threads cost more than they give on small tensors
 
@@ -33,6 +34,7 @@ def train(
     lr: float | None = None,
     seed: int = 0,
     probes: Sequence[str] = ("look_back",),
+    record_batches: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Train a built-in workload from ``seed`` and record it.
@@ -44,6 +46,7 @@ def train(
         steps: optimizer updates; the workload's default where None.
         lr: learning rate; the workload's default for the optimizer where None.
         probes: what is measured besides the step itself, as in :class:`tracer.Tracer`.
+        record_batches: keep each step's minibatch too, for ``lemmata replay``.
         progress: called after each step with steps done, steps in all and the step's loss.
 
     Returns:
@@ -67,10 +70,18 @@ def train(
 
     with quiet_machine(model, seed):
         optim = OPTIMIZERS[optimizer](model.parameters(), lr=rate)
-        with Tracer(run, model, optim, probes=list(probes), config=config) as tracer:
+        named = path_of(name) if record_batches else None
+        with Tracer(
+            run, model, optim, probes=list(probes), config=config, record_batches=record_batches, workload=named
+        ) as tracer:
             for done, (epoch, batch_id, batch) in enumerate(batches, start=1):
                 optim.zero_grad()
-                loss = tracer.loss(partial(problem.loss, model, batch), epoch=epoch, batch=batch_id)
+                loss = tracer.loss(
+                    partial(problem.loss, model, batch),
+                    epoch=epoch,
+                    batch=batch_id,
+                    tensors=tensors(batch) if record_batches else None,
+                )
                 loss.backward()  # type: ignore[no-untyped-call]
                 optim.step()
                 if progress is not None:

@@ -1,0 +1,90 @@
+"""What replaying a step costs beside the one forward and backward pass that it is made of."""
+
+from itertools import cycle, islice
+from pathlib import Path
+
+import torch
+
+from tests.benchmarks.measure import Session, at_least, timed
+from tracer.errors import UsageError
+from tracer.replay.engine import Engine, machine
+from tracer.replay.points import references
+from tracer.replay.products import block_names
+from tracer.replay.questions import AtReference, eligible
+from tracer.replay.source import Source
+from tracer.replay.workload import load
+from tracer.store import Trace
+from tracer.workloads import Workload, train, workload
+
+PLAIN, LOSS_ONLY = "forward and backward", "forward"
+ROUNDS, STEPS, TURN = 25, 64, 16
+
+
+def run(session: Session) -> None:
+    """Networks of several sizes; the recorded run is read from warm files."""
+    for name in ("mlp",) if session.quick else ("logistic", "mlp", "cnn", "gpt"):
+        problem = workload(name)
+        try:
+            problem.examples()
+        except UsageError as missing:
+            session.note(f"Replay was not measured on `{name}`: {missing}")
+            continue
+        _compare(session, problem)
+
+
+def _compare(session: Session, problem: Workload) -> None:
+    path = train(problem.name, session.folder / f"replayed-{problem.name}", steps=STEPS, record_batches=True, probes=())
+    turn = 2 if session.quick else TURN
+    device = torch.device("cpu")
+    with machine(1, device):
+        found = session.take_turns(
+            f"replay, {problem.name}",
+            {
+                PLAIN: timed(_Plain(problem, turn, gradient=True)),
+                LOSS_ONLY: timed(_Plain(problem, turn, gradient=False)),
+                "gradients": timed(_Replayed(path, turn, gradients=True, device=device)),
+                "losses": timed(_Replayed(path, turn, gradients=False, device=device)),
+            },
+            session.rounds(ROUNDS),
+        )
+    size = sum(p.numel() for p in problem.build_model(0).parameters())
+    setting = f"{problem.name}, {size:,} parameters"
+    throughput = found[PLAIN] / found["gradients"]
+    target = at_least(0.8) if size > 1000 else None  # of 31 parameters only the fixed cost is left
+    session.add("replay", setting, f"throughput with gradients and products / {PLAIN}", throughput, target)
+    session.add("replay", setting, f"throughput of losses alone / {LOSS_ONLY}", found[LOSS_ONLY] / found["losses"])
+
+
+class _Plain:
+    """The same number of minibatches, in memory, at one point, in a bare loop."""
+
+    def __init__(self, problem: Workload, turn: int, gradient: bool) -> None:
+        self._problem, self._turn, self._gradient = problem, turn, gradient
+        self._model = problem.build_model(0)
+        self._batches = cycle([batch for _, _, batch in islice(problem.batches(0), STEPS)])
+
+    def __call__(self) -> None:
+        for batch in islice(self._batches, self._turn):
+            with torch.set_grad_enabled(self._gradient):
+                loss = self._problem.loss(self._model, batch)
+            if self._gradient:
+                self._model.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+            loss.item()
+
+
+class _Replayed:
+    """Minibatch, point and gradient read and verified, the loss asked at a reference point, products formed."""
+
+    def __init__(self, path: Path, turn: int, gradients: bool, device: torch.device) -> None:
+        trace = Trace(path)
+        self._source = Source(trace)
+        self._engine = Engine(load(trace.manifest.workload, None, ()), trace.manifest, device)
+        (last,) = references(self._source, ["last"])
+        self._question = AtReference(last, gradients, 1, block_names(trace.manifest))
+        self._turn = turn
+        self._rows = cycle(eligible(self._source))
+
+    def __call__(self) -> None:
+        for row in islice(self._rows, self._turn):
+            self._question.answer(self._engine, self._source, row)

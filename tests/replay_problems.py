@@ -1,0 +1,151 @@
+"""Workloads whose numbers are known exactly, and their recording; replay imports this module."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tests.problems import positive_definite
+from tests.training import digits, noisy_net
+from tracer import Tracer
+
+HESSIAN = positive_definite(5, 0.2, 3.0, seed=4)
+L2 = 1e-4
+
+
+class TwoBlocks(nn.Module):
+    """Five numbers in two tensors."""
+
+    def __init__(self, first=(1.0, -2.0), second=(0.5, 1.5, -1.0)):
+        super().__init__()
+        self.first = nn.Parameter(torch.tensor(first, dtype=torch.float64))
+        self.second = nn.Parameter(torch.tensor(second, dtype=torch.float64))
+
+    def forward(self):
+        return torch.cat([self.first, self.second])
+
+
+class Quadratic:
+    """xᵀHx/2 + ⟨z, x⟩; F has z = 0."""
+
+    build = TwoBlocks
+
+    def loss(self, model, batch):
+        x = model()
+        return x @ torch.from_numpy(HESSIAN) @ x / 2 + batch["z"] @ x
+
+    def full_data(self):
+        yield {"z": torch.zeros(5, dtype=torch.float64)}
+
+    def draw(self, random):
+        return {"z": torch.from_numpy(random.normal(size=5) * 0.1)}
+
+
+class Another(Quadratic):
+    """Not the loss that was recorded."""
+
+    def loss(self, model, batch):
+        return 2 * super().loss(model, batch)
+
+
+class OtherShape(Quadratic):
+    def build(self):
+        return TwoBlocks((1.0,))
+
+
+class TwoLayer:
+    """(uv − 1)²/2."""
+
+    def build(self):
+        model = nn.Module()
+        model.u = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+        model.v = nn.Parameter(torch.tensor(1.2, dtype=torch.float64))
+        return model
+
+    def loss(self, model, batch):
+        return (model.u * model.v - 1).square() / 2
+
+    def full_data(self):
+        yield {}
+
+    def draw(self, random):
+        return {}
+
+
+class Logistic:
+    """Logistic regression on breast cancer, L2 = 1e-4 on the 31 parameters, in double precision."""
+
+    def build(self):
+        model = nn.Linear(30, 1).double()
+        nn.init.zeros_(model.weight)
+        nn.init.zeros_(model.bias)
+        return model
+
+    def loss(self, model, batch):
+        penalty = sum(p.square().sum() for p in model.parameters())
+        logits = model(batch["inputs"]).squeeze(1)
+        return functional.binary_cross_entropy_with_logits(logits, batch["labels"]) + L2 / 2 * penalty
+
+    def full_data(self):
+        whole = breast_cancer()
+        for part in (slice(0, 200), slice(200, None)):
+            yield {name: t[part] for name, t in whole.items()}
+
+    def draw(self, random):
+        chosen = random.choice(569, 64, replace=False)
+        return {name: t[chosen] for name, t in breast_cancer().items()}
+
+
+class Noisy:
+    """BatchNorm, dropout, a module of its own in eval mode; draws random numbers and changes buffers."""
+
+    def build(self):
+        return noisy_net()
+
+    def loss(self, model, batch):
+        return functional.cross_entropy(model(batch["images"]), batch["labels"])
+
+    def draw(self, random):
+        images, labels = images_of_digits()
+        chosen = random.choice(len(labels), 12)
+        return {"images": images[chosen].reshape(-1, 1, 8, 8), "labels": labels[chosen]}
+
+
+images_of_digits = cache(digits)
+
+
+@cache
+def breast_cancer():
+    from sklearn.datasets import load_breast_cancer
+
+    inputs, labels = load_breast_cancer(return_X_y=True)
+    inputs = (inputs - inputs.mean(axis=0)) / inputs.std(axis=0)
+    return {"inputs": torch.from_numpy(inputs), "labels": torch.from_numpy(labels.astype(float))}
+
+
+quadratic, another, other_shape = Quadratic(), Another(), OtherShape()
+two_layer, logistic, noisy = TwoLayer(), Logistic(), Noisy()
+
+
+def record(path: Path, name: str, steps: int, lr: float, optimizer=torch.optim.SGD, parts: int = 1, **options):
+    """Train ``name`` of this module and record it with its minibatches; each is ``parts`` micro-batches."""
+    problem = globals()[name]
+    torch.manual_seed(1)
+    random = np.random.default_rng(7)
+    model = problem.build()
+    opt = optimizer(model.parameters(), lr=lr)
+    options = {"record_batches": True, "workload": f"{__name__}:{name}", **options}
+    low = options.pop("autocast", False)
+    with Tracer(path, model, opt, **options) as tracer:
+        for step in range(steps):
+            opt.zero_grad()
+            for _ in range(parts):
+                batch = problem.draw(random)
+                with torch.autocast("cpu", torch.bfloat16, enabled=low):
+                    loss = tracer.loss(lambda b=batch: problem.loss(model, b), tensors=batch, epoch=step // 10)
+                (loss / parts).backward()
+            opt.step()
+    return path

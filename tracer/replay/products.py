@@ -1,0 +1,82 @@
+"""Inner products of a pair whose second gradient was replayed: differences first, sums in double precision."""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tracer.store.manifest import Block, Manifest
+
+PIECE = 1 << 20  # numbers that are widened at once
+NAMES = ("gy_d", "dg_d", "dg_dg", "gy_gy", "gx_gy", "gy_step")
+_AT = ((2, 0), (1, 0), (1, 1), (2, 2), (2, 3), (2, 4))  # in the Gram matrix of d, dg, gy, gx, step
+Floats = npt.NDArray[np.float64]
+
+
+def products(
+    blocks: Sequence[Block],
+    x: torch.Tensor,
+    y: torch.Tensor,
+    gx: torch.Tensor,
+    gy: torch.Tensor,
+    before: torch.Tensor | None,
+) -> Floats:
+    """Products of one pair, float64, shape ``(1 + blocks, 6)`` in the order of :data:`NAMES`; the model first.
+
+    d = x − y and dg = gx − gy are formed in float64 before any product; ``step`` is x − ``before``, NaN where there is
+    none. All vectors have shape ``(d,)`` and are on one device.
+    """
+    grams = torch.zeros(len(blocks), 5, 5, dtype=torch.float64, device=x.device)
+    for start, stop, inside in _pieces(tuple(blocks)):
+        rows = torch.empty(5, stop - start, dtype=torch.float64, device=x.device)
+        rows[2], rows[3] = gy[start:stop], gx[start:stop]
+        rows[0] = x[start:stop]
+        rows[4] = torch.nan if before is None else rows[0] - before[start:stop]
+        rows[0] -= y[start:stop]
+        torch.sub(rows[3], rows[2], out=rows[1])
+        for k, a, b in inside:
+            part = rows[:, a - start : b - start]
+            grams[k].addmm_(part, part.T)
+    found = grams.cpu().numpy()
+    return with_model(np.stack([found[:, i, j] for i, j in _AT], axis=1))
+
+
+def slopes(blocks: Sequence[Block], gradient: torch.Tensor, d: torch.Tensor) -> Floats:
+    """⟨gradient, d⟩ per block, float64, shape ``(1 + blocks,)``; the model first."""
+    sums = torch.zeros(len(blocks), dtype=torch.float64, device=d.device)
+    for start, stop, inside in _pieces(tuple(blocks)):
+        products = gradient[start:stop].double() * d[start:stop].double()
+        for k, a, b in inside:
+            sums[k] += products[a - start : b - start].sum()
+    return with_model(sums.cpu().numpy()[:, None])[:, 0]
+
+
+def dot(a: torch.Tensor, b: torch.Tensor) -> float:
+    """⟨a, b⟩ in float64."""
+    starts = range(0, len(a), PIECE)
+    return math.fsum(float(torch.dot(a[i : i + PIECE].double(), b[i : i + PIECE].double())) for i in starts)
+
+
+def block_names(manifest: Manifest) -> tuple[str, ...]:
+    """``model``, then the tensors, named as in the geometry table: one that is itself called model gets a suffix."""
+    return ("model", *(f"{b.name} (parameter)" if b.name == "model" else b.name for b in manifest.blocks))
+
+
+def with_model(values: Floats) -> Floats:
+    """With the sum over blocks as a first row."""
+    return np.concatenate([values.sum(axis=0, keepdims=True), values])
+
+
+@cache
+def _pieces(blocks: tuple[Block, ...]) -> list[tuple[int, int, list[tuple[int, int, int]]]]:
+    """Stretches of at most :data:`PIECE` numbers, each with its parts of blocks: ``(block, start, stop)``."""
+    size = sum(block.size for block in blocks)
+    found = []
+    for start in range(0, size, PIECE):
+        stop = min(start + PIECE, size)
+        ends = ((k, max(start, b.offset), min(stop, b.offset + b.size)) for k, b in enumerate(blocks))
+        found.append((start, stop, [(k, a, b) for k, a, b in ends if a < b]))
+    return found

@@ -1,0 +1,272 @@
+"""Replaying a run: what to ask, of whom, and what is kept. Interrupted at any moment, it goes on where it stopped."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from tracer.errors import UsageError
+from tracer.replay.agreement import Agreement
+from tracer.replay.curvature import Critical, SecondMoments, Sharpness
+from tracer.replay.engine import Engine, machine
+from tracer.replay.points import references
+from tracer.replay.population import FullBatch, Jensen
+from tracer.replay.questions import AtReference, Question, Repeat, Row, step_questions
+from tracer.replay.source import Source
+from tracer.replay.workload import Loaded, load
+from tracer.store import Trace
+from tracer.store.files import write_aside
+from tracer.store.home import resolve_run, tables_root
+from tracer.store.lock import Lock
+from tracer.store.replays import Index, Results
+
+SEAL_STEPS, SEAL_SECONDS = 512, 20.0  # what a killed replay loses at most
+PAIRS = "replay.parquet"  # all references in one table, for the geometry
+DIGEST = b"lemmata.digest"  # of the trace, in the metadata of that table
+
+Progress = Callable[[str, int, int], None]  # table, steps done, steps in all
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to replay; zero is not at all, n is every n-th step (or as said).
+
+    Args:
+        references: names of reference points, see :func:`tracer.replay.points.references`.
+        gradients: at reference points also the gradient.
+        every: of references and profile.
+        profile: number of Gauss nodes along each step.
+        block_gaps: each tensor moved alone.
+        jensen: length of a window, in steps.
+        full_batch: loss and gradient of the whole data set.
+        critical: the critical sharpness.
+        sharpness: the largest Hessian eigenvalue.
+        repeat: at how many steps the recorded loss is asked again, first of all.
+    """
+
+    references: Sequence[str] = ()
+    gradients: bool = False
+    every: int = 1
+    profile: int = 0
+    block_gaps: int = 0
+    jensen: int = 0
+    full_batch: int = 0
+    critical: int = 0
+    sharpness: int = 0
+    repeat: int = 200
+
+    def check(self) -> None:
+        """Raise UsageError where a number makes no sense."""
+        for name, value in asdict(self).items():
+            least = 1 if name in ("every", "repeat") else 0
+            if isinstance(value, int) and value < least:
+                raise UsageError(f"replay: {name}={value}; expected a whole number of at least {least}.")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a replay found: tables by name with their rows, agreement with the recorded losses, and a warning."""
+
+    directory: Path
+    tables: dict[str, int]
+    agreement: Agreement
+    warning: str | None
+
+
+def replay(
+    run: str | os.PathLike[str],
+    asked: Asked,
+    *,
+    workload: str | None = None,
+    allow: Sequence[str] = (),
+    changed_source: bool = False,
+    accept_disagreement: bool = False,
+    device: str = "cpu",
+    into: Path | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Evaluate stored minibatches at stored points again, and keep what comes out beside the run's tables.
+
+    First the recorded losses are asked again: how far they are apart is the noise of all the rest. Results are sealed
+    as they are found; what is there already is not asked again, whether this was interrupted or asks for more.
+
+    Args:
+        run: a run id, or the path of a run's directory; recorded with ``record_batches=True``.
+        workload: ``"package.module:name"`` instead of the one that the run names; giving it allows it.
+        allow: modules that may be imported for the run's own workload.
+        changed_source: go on although its source is not the recorded one.
+        accept_disagreement: go on although it does not give the recorded losses.
+        device: as torch calls it, ``"cpu"`` or ``"cuda"``.
+        into: directory of the run's tables, ``$LEMMATA_HOME/tables/RUN`` unless given.
+        progress: called with the name of a table, steps done and steps in all.
+
+    Raises:
+        UsageError: no minibatches were recorded, the workload is not allowed or has changed or builds another model, a
+            reference is not there, or another process is replaying this run.
+        LemmataError: the replayed losses are not the recorded ones.
+        FormatError: a file of the run or of the results is damaged.
+    """
+    asked.check()
+    path = resolve_run(run)
+    trace = Trace(path)
+    manifest = trace.manifest
+    if not manifest.batches:
+        raise UsageError(
+            f"{path}: recorded without minibatches, so there is nothing to ask. Record with record_batches=True "
+            "(lemmata record NAME --batches)."
+        )
+    place = torch.device(device)
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"--device {device}: there is no CUDA device here.")
+    loaded = load(manifest.workload, workload, allow, changed_source)
+    directory = into or tables_root() / trace.run_id
+    results = Results(directory)
+    results.directory.mkdir(parents=True, exist_ok=True)
+    lock = _lock(results.directory)
+    try:
+        with machine((manifest.workload or {}).get("threads"), place):
+            return _replay(
+                _Replay(trace, trace.digest, loaded, place, results, directory, progress), asked, accept_disagreement
+            )
+    finally:
+        lock.release()
+
+
+@dataclass
+class _Replay:
+    """What stays the same from question to question."""
+
+    trace: Trace
+    digest: str
+    loaded: Loaded
+    device: torch.device
+    results: Results
+    directory: Path
+    progress: Progress | None
+
+    def fingerprint(self, question: Question) -> str:
+        """16 digits that stand for everything the numbers of a table depend on."""
+        about = (
+            self.digest, self.loaded.path, self.loaded.source, self.device.type, torch.__version__,
+            question.table, str(question.schema), question.settings,
+        )  # fmt: skip
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+
+    def index(self) -> Index:
+        """The results so far; those of another state of the trace are not."""
+        found = self.results.index()
+        tables = found.tables if found is not None and found.digest == self.digest else {}
+        return Index(
+            run_id=self.trace.run_id,
+            digest=self.digest,
+            workload={"path": self.loaded.path, "source": self.loaded.source, "changed": self.loaded.changed},
+            machine={"device": self.device.type, "torch": torch.__version__, "threads": torch.get_num_threads()},
+            tables=tables,
+        )
+
+
+def _replay(replayed: _Replay, asked: Asked, accept: bool) -> Report:
+    source = Source(replayed.trace)
+    found = references(source, asked.references)
+    engine = Engine(replayed.loaded, replayed.trace.manifest, replayed.device)
+    if (asked.full_batch) and not engine.has_full_data():
+        raise UsageError(f"--full-batch: the workload {replayed.loaded.path!r} has no full_data().")
+    repeat = Repeat(asked.repeat)
+    index = _answer(replayed, engine, source, repeat, replayed.index())
+    agreement = Agreement.of(replayed.results.read(replayed.fingerprint(repeat), repeat.schema))
+    index = replace(index, noise=agreement.as_json())
+    replayed.results.write_index(index)
+    warning = agreement.require(replayed.trace.manifest, accept)
+    questions = step_questions(
+        replayed.trace.manifest, found, asked.gradients, asked.every, asked.profile, asked.block_gaps
+    )
+    if asked.jensen:
+        questions.append(Jensen(asked.jensen))
+    if asked.full_batch:
+        questions.append(FullBatch(asked.full_batch))
+    if asked.critical:
+        questions.append(Critical(asked.critical))
+    if asked.sharpness:
+        questions.append(Sharpness(asked.sharpness, SecondMoments()))
+    for question in questions:
+        if not _covered(replayed, question, index):
+            index = _answer(replayed, engine, source, question, index)
+    _write_pairs(replayed, index)
+    replayed.results.sweep(index)
+    rows = {name: replayed.results.read(entry["fingerprint"]).num_rows for name, entry in index.tables.items()}
+    return Report(replayed.directory, rows, agreement, warning)
+
+
+def _answer(replayed: _Replay, engine: Engine, source: Source, question: Question, index: Index) -> Index:
+    """Answer what is not answered yet."""
+    results, fingerprint, schema = replayed.results, replayed.fingerprint(question), question.schema
+    done = set(results.read(fingerprint, schema)["step"].to_pylist())
+    all_rows = question.rows(source)
+    entry = {"fingerprint": fingerprint, "settings": question.settings, "complete": False}
+    index = replace(index, tables={**index.tables, question.table: entry})
+    results.write_index(index)
+    waiting: list[Row] = []
+    sealed_at, steps = time.monotonic(), 0
+    for i, row in enumerate(all_rows):
+        if replayed.progress:
+            replayed.progress(question.table, i, len(all_rows))
+        if int(source.steps[row]) in done:
+            continue
+        waiting += question.answer(engine, source, row)
+        steps += 1
+        if waiting and (steps >= SEAL_STEPS or time.monotonic() - sealed_at > SEAL_SECONDS):
+            results.seal(fingerprint, _table(waiting, schema))
+            waiting, sealed_at, steps = [], time.monotonic(), 0
+    if waiting:
+        results.seal(fingerprint, _table(waiting, schema))
+    if replayed.progress:
+        replayed.progress(question.table, len(all_rows), len(all_rows))
+    index = replace(index, tables={**index.tables, question.table: {**entry, "complete": True}})
+    results.write_index(index)
+    return index
+
+
+def _covered(replayed: _Replay, question: Question, index: Index) -> bool:
+    """Whether a reference was replayed with gradients already, and is asked for without them now."""
+    if not isinstance(question, AtReference) or question.gradients:
+        return False
+    entry = index.tables.get(question.table, {})
+    richer = replayed.fingerprint(replace(question, gradients=True))
+    return bool(entry.get("complete")) and entry["fingerprint"] == richer
+
+
+def _table(rows: list[Row], schema: pa.Schema) -> pa.Table:
+    columns: list[Any] = list(zip(*rows, strict=True))
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
+
+
+def _write_pairs(replayed: _Replay, index: Index) -> None:
+    """One table of all pairs with references, where the geometry looks for it; gone if there are none."""
+    path = replayed.directory / PAIRS
+    chosen = [entry for name, entry in index.tables.items() if name.startswith("reference:") and entry["complete"]]
+    tables = [replayed.results.read(entry["fingerprint"]) for entry in chosen]
+    if not any(table.num_rows for table in tables):
+        path.unlink(missing_ok=True)
+        return
+    table = pa.concat_tables([table for table in tables if table.num_rows])
+    order = pc.sort_indices(table, sort_keys=[("pairing", "ascending"), ("step", "ascending")])
+    table = table.take(order).replace_schema_metadata({DIGEST: replayed.digest.encode()})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_aside(path, sink.getvalue())
+
+
+def _lock(directory: Path) -> Lock:
+    try:
+        return Lock.take(directory)
+    except UsageError:
+        raise UsageError(f"{directory}: another process is replaying this run. Wait until it has ended.") from None
