@@ -105,14 +105,18 @@ class TableStore:
         """Whether the table has been computed."""
         return self.path(name).is_file()
 
-    def write(self, name: str, frame: pl.DataFrame | pl.LazyFrame) -> Path:
-        """Write a table; readers see the old one or the new one, never a part. A lazy one need not fit into memory."""
+    def write(self, name: str, frame: pl.DataFrame | pl.LazyFrame, metadata: dict[str, str] | None = None) -> Path:
+        """Write a table; readers see the old one or the new one, never a part. A lazy one need not fit into memory.
+
+        ``metadata`` goes into the file, as texts by name.
+        """
         target = self.path(name)
         with _Aside(target) as aside:
+            how: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "statistics": True}
             if isinstance(frame, pl.LazyFrame):
-                frame.sink_parquet(aside, compression="zstd", compression_level=1, statistics=True, maintain_order=True)
+                frame.sink_parquet(aside, maintain_order=True, metadata=metadata, **how)
             else:
-                frame.write_parquet(aside, compression="zstd", compression_level=1, statistics=True, metadata=metadata)
+                frame.write_parquet(aside, metadata=metadata, **how)
         return target
 
     def write_text(self, name: str, text: str) -> Path:
