@@ -7,16 +7,16 @@ catalogue page, law tests) is derived from it.
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import InitVar, dataclass, fields
+from dataclasses import InitVar, dataclass, fields, is_dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
 
 import polars as pl
 
-from analysis.columns import LOSSES, Units
+from analysis.columns import COLUMNS, LOSSES, Units
 from analysis.rounding import default_tolerance
 from analysis.series import Series
-from analysis.tables import PAIRINGS
+from analysis.tables import PAIRINGS, pairing_kind
 from tracer.errors import UsageError
 
 Over = Literal["every step", "on average", "trend", "ratio", "quantile", "equivalent", "share", "envelope"]
@@ -31,9 +31,12 @@ FAMILIES = {
     "G": "Other geometries and rates",
     "": "Your own",
 }
-RULES = 1
+RULES = 2
 """Version of the rules that turn values into verdicts; raised when a rule changes, so that verdicts turn stale."""
 _TAKEN = {"pairing", "step", "block", "value", "tolerance"}
+_OF_WINDOWS = {"window", "number", "first_step", "last_step", "pairs", "undefined", "missing", "mean", "total"} | {
+    "smallest", "median", "largest", "numerator", "denominator", "ratio"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,17 +89,20 @@ class Claim:
         over: the quantifier, and with it the rule that decides.
             "every step": each pair, beyond its tolerance (rule P). "on average": the mean, by batch means (M).
             "trend": mean of the second half minus mean of the first half. "ratio": Σ ``numerator`` / Σ ``denominator``
-            against the bound, by test inversion (R). "quantile": the ``at_quantile`` of the values, by moving-block
+            against the bound, by test inversion (R); write it so that the denominator is positive where the claim
+            means something: below 0 nothing is decided. "quantile": the ``at_quantile`` of the values, by moving-block
             bootstrap (X). "equivalent": the mean lies within ± ``margin`` of the bound, two one-sided tests (M).
-            "share": the share of steps whose quantity is beyond 0 by more than its tolerance, with Wilson's interval
+            "share": the share of steps whose quantity is above 0 by more than its tolerance, with Wilson's interval
             on the effective number of steps. "envelope": quantity ≤ c₀ + Σ c_i ``regressors`` with c ≥ 0 fitted on the
             first half for the share ``at_quantile`` of the steps; on the second half at most twice the nominal share
             lies above (F); its bound is that factor, ``at_most=2``.
         name: short name, unique within the metric.
         says: the statement in words: objective, segment, quantifier, window and norm.
         caveat: what a verdict does *not* refute.
-        quantity: what is compared with the bound; the metric's value unless given. May read ``value``.
-        tolerance: rounding of ``quantity``; the metric's own tolerance unless given.
+        quantity: what is compared with the bound; the metric's value unless given. May read ``value``. Of a ratio it is
+            ``numerator − bound · denominator``, whose sum has the sign that decides.
+        tolerance: rounding of ``quantity``; the metric's own tolerance unless given. Of a ratio: of ``numerator − bound
+            · denominator``, by default from what the two read.
         null_value: the quantity expected under noise alone.
         optimizers: class names it is stated for; empty for any.
         optimizers_why: why it says nothing about others.
@@ -106,7 +112,8 @@ class Claim:
         at_quantile: for "quantile" and "envelope".
         margin: for "equivalent": an aggregating expression over the claim's rows, at least 0.
         regressors: for "envelope": row by row, at least 0.
-        pairings: where it is judged; the metric's pairings unless given.
+        pairings: where it is judged, kinds of pairings or pairings by name ("reference:last"); the metric's unless
+            given.
         population: it is about F, not about each f(·, z_t): not applicable to in-sample pairs (pairing "next").
         biases: what is known to shift the estimate.
 
@@ -143,12 +150,40 @@ class Claim:
             expected = ", ".join(map(repr, get_args(Over)))
             raise UsageError(f"Claim {self.name!r}: over={self.over!r} is not known; expected one of {expected}.")
         for needed in _NEEDED.get(self.over, ()):
-            if getattr(self, needed) in (None, ()):
+            if (given := getattr(self, needed)) is None or (isinstance(given, tuple) and not given):
                 raise UsageError(f"Claim {self.name!r}: over={self.over!r} needs {needed}=.")
+        if self.at_quantile is not None and not 0 < self.at_quantile < 1:
+            raise UsageError(f"Claim {self.name!r}: at_quantile={self.at_quantile} must lie between 0 and 1.")
+        if self.over == "envelope" and self.at_most is None:
+            raise UsageError(f"Claim {self.name!r}: an envelope's bound is a factor above it, at_most=2.")
+        self._check_formulas()
+        if self.over == "ratio" and self.numerator is not None and self.denominator is not None:
+            parts = ((1.0, self.numerator), (abs(self.bound), self.denominator))
+            rounding = pl.sum_horizontal(factor * default_tolerance(part) for factor, part in parts if factor)
+            object.__setattr__(self, "quantity", self.numerator - self.bound * self.denominator)
+            object.__setattr__(self, "tolerance", rounding if self.tolerance is None else self.tolerance)
         if not self.name:
             object.__setattr__(self, "name", f"{self.bound_text}, {self.over}")
         if not self.says:
             object.__setattr__(self, "says", f"The value is {self.bound_text}: {_QUANTIFIER[self.over]}.")
+
+    def _check_formulas(self) -> None:
+        row_by_row = {"quantity": self.quantity, "tolerance": self.tolerance}
+        row_by_row |= {"numerator": self.numerator, "denominator": self.denominator}
+        row_by_row |= {f"regressors[{i}]": part for i, part in enumerate(self.regressors)}
+        for field, part in row_by_row.items():
+            check_row_by_row(f"Claim {self.name!r}: {field}", part)
+        aggregates = {"null_numerator": self.null_numerator, "margin": self.margin}
+        aggregates |= {f"amount of bias {bias.rule}": bias.amount for bias in self.biases}
+        for field, part in aggregates.items():
+            if part is not None and not _has(part, "is_scalar", True):
+                raise UsageError(
+                    f"Claim {self.name!r}: {field} must be one number from all rows (a sum, a mean, …); found {part}."
+                )
+
+    def judged_at(self, pairing: str, of_metric: tuple[str, ...]) -> bool:
+        """Whether the claim is judged at ``pairing`` ("next", "reference:last"); ``of_metric``: the metric's."""
+        return bool({pairing, pairing_kind(pairing)} & set(self.pairings or of_metric))
 
     @property
     def bound(self) -> float:
@@ -249,14 +284,32 @@ class Metric:
         self._check()
 
     def _check(self) -> None:
-        row_by_row = getattr(self.value.meta, "is_row_separable", None)  # not in older Polars
-        if row_by_row is not None and not row_by_row():
-            raise UsageError(f"Metric {self.name}: value must be about one pair, row by row; found {self.value}.")
+        check_row_by_row(f"Metric {self.name}: value", self.value)
+        for part in self.ratio or ():
+            check_row_by_row(f"Metric {self.name}: ratio", part)
+        for variant in self.variants:
+            check_row_by_row(f"Metric {self.name}: variant {variant.name}", variant.value)
+        if self.blocks not in get_args(Blocks):
+            raise UsageError(f"Metric {self.name}: blocks={self.blocks!r}; expected one of {get_args(Blocks)}.")
         if strange := set(self.pairings) - set(PAIRINGS):
             raise UsageError(f"Metric {self.name}: unknown pairings {sorted(strange)}; expected some of {PAIRINGS}.")
-        for kind, names in (("series", [s.name for s in self.series]), ("claims", [c.name for c in self.claims])):
-            if len(set(names)) < len(names) or set(names) & _TAKEN:
-                raise UsageError(f"Metric {self.name}: names of {kind} must differ and not be {_TAKEN}: found {names}.")
+        for claim in self.claims:
+            if strange := {p for p in claim.pairings if pairing_kind(p) not in self.pairings}:
+                raise UsageError(
+                    f"Metric {self.name}: claim {claim.name!r} is judged at {sorted(strange)}, and the metric is meant "
+                    f"for {self.pairings}."
+                )
+        variants = [v.name for v in self.variants]
+        columns = [s.name for s in self.series] + variants
+        for kind, names, taken in (
+            ("series and variants", columns, _TAKEN | set(COLUMNS)),
+            ("variants", variants, _OF_WINDOWS),
+            ("claims", [c.name for c in self.claims], _TAKEN),
+        ):
+            if len(set(names)) < len(names) or set(names) & taken:
+                raise UsageError(
+                    f"Metric {self.name}: names of {kind} must differ and not be one of {sorted(taken)}; found {names}."
+                )
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -265,35 +318,62 @@ class Metric:
 
     @cached_property
     def all_columns(self) -> tuple[str, ...]:
-        """Columns that value, tolerance, series and claims read together."""
-        parts = [self.value, self.tolerance, *(s.of for s in self.series)]
-        parts += [part for claim in self.claims for part in (claim.quantity, claim.tolerance)]
+        """Columns that value, tolerance, ratio, series, variants and claims read together."""
+        parts = [self.value, self.tolerance, *(self.ratio or ()), *(s.of for s in self.series)]
+        parts += [part for variant in self.variants for part in (variant.value, variant.summary)]
+        for claim in self.claims:
+            parts += [claim.quantity, claim.tolerance, claim.numerator, claim.denominator, claim.null_numerator]
+            parts += [claim.margin, *claim.regressors, *(bias.amount for bias in claim.biases)]
         names = _roots(parts) | {caution.column for claim in self.claims for caution in claim.cautions}
-        return tuple(sorted(names - {"value"}))
+        return tuple(sorted(names - {"value", "tolerance"}))
 
     @cached_property
     def reads_loss(self) -> bool:
         """Whether the formula has a loss in it, and so is not applicable on a block."""
         return bool(LOSSES & set(self.columns))
 
+    @property
+    def has_blocks(self) -> bool:
+        """Whether the value means something on a single parameter tensor."""
+        return self.blocks != "no" and not self.reads_loss
+
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of everything the stored table depends on: formula, tolerance, series, claims and version of the rules.
+        """Hash of everything the stored tables depend on: formulas, tolerance, claims and version of the rules.
 
-        Titles, paper and caveats of the metric are read from the metric itself and do not count.
+        Titles, paper, catalogue and caveats of the metric are read from the metric itself and do not count.
         """
-        parts = [RULES, self.name, self.value, self.tolerance, self.pairings]
+        parts = [RULES, self.name, self.value, self.tolerance, self.pairings, self.blocks, self.ratio]
         parts += [(s.name, s.of) for s in self.series]
-        parts += [tuple(getattr(claim, f.name) for f in fields(claim)) for claim in self.claims]
-        return hashlib.sha256(repr(_plain(parts)).encode()).hexdigest()[:16]
+        parts += [(v.name, v.value, v.summary) for v in self.variants]
+        return hashlib.sha256(repr(_plain([*parts, *self.claims])).encode()).hexdigest()[:16]
 
 
 def claim_columns(metric: Metric, claim: Claim) -> tuple[str, ...]:
     """Columns that must be there for the claim to be judged."""
-    names = _roots([claim.quantity]) if claim.quantity is not None else {"value"}
+    if claim.over == "ratio":
+        names = _roots([claim.numerator, claim.denominator])
+    else:
+        names = _roots([claim.quantity, claim.margin, *claim.regressors])
+        names |= {"value"} if claim.quantity is None else set()
     if "value" in names:
-        names = (names - {"value"}) | set(metric.columns)
-    return tuple(sorted(names))
+        names |= set(metric.columns)
+    return tuple(sorted(names - {"value", "tolerance"}))
+
+
+def check_row_by_row(what: str, part: pl.Expr | None) -> None:
+    """Refuse a formula across rows.
+
+    Raises:
+        UsageError: ``part`` aggregates or looks at other rows.
+    """
+    if part is not None and not _has(part, "is_row_separable", True):
+        raise UsageError(f"{what} must be about one pair, row by row; found {part}.")
+
+
+def _has(part: pl.Expr, quality: str, unknown: bool) -> bool:
+    ask = getattr(part.meta, quality, None)  # not in older Polars
+    return unknown if ask is None else bool(ask())
 
 
 def _roots(parts: Iterable[pl.Expr | None]) -> set[str]:
@@ -305,4 +385,6 @@ def _plain(part: Any) -> Any:
         return part.meta.serialize().hex()
     if isinstance(part, (tuple, list)):
         return tuple(_plain(each) for each in part)
+    if is_dataclass(part):  # claims, biases, cautions: the repr of an expression has an address in it
+        return tuple(_plain(getattr(part, field.name)) for field in fields(part))
     return part

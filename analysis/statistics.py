@@ -9,7 +9,8 @@ minibatches is an independent draw at each step given the path, so that only the
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +66,46 @@ class Interval:
         return None
 
 
+@dataclass(frozen=True)
+class RatioInterval:
+    """Σ numerator / Σ denominator: the ratios that a test on these values does not reject (Fieller).
+
+    ``ratio`` ends at ±∞ where the denominator is not resolved from 0, for then some ratio of any size fits.
+    ``numerator`` and ``denominator`` are of the sums, ``difference`` of the mean of ``numerator − bound ·
+    denominator``, whose sign decides whether the ratio is above ``bound``; ``ratio`` has its samples and memory.
+    """
+
+    ratio: Interval
+    difference: Interval
+    numerator: Interval
+    denominator: Interval
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Batch means of ``k`` series of equal length.
+
+    Args:
+        mean, error: mean of each series and its standard error, shape ``(k,)``.
+        halves: half the weighted difference of the two batches of each window, shape ``(windows, k)``: the squares add
+            up to the squared error, the products of two series to their means' covariance.
+        effective, memory: as of an interval, shape ``(k,)``.
+        batch: values in a batch.
+    """
+
+    mean: Values
+    error: Values
+    halves: Values
+    effective: Values
+    memory: Values
+    batch: float
+
+    @property
+    def windows(self) -> int:
+        """How many pairs of batches there are."""
+        return len(self.halves)
+
+
 def mean_interval(values: Values, confidence: float = CONFIDENCE) -> Interval:
     """Mean of ``values``, shape ``(n,)``, in order of steps, all finite, with its batch-means interval.
 
@@ -72,7 +113,7 @@ def mean_interval(values: Values, confidence: float = CONFIDENCE) -> Interval:
         >>> mean_interval(np.full(400, 2.0)).lower
         2.0
     """
-    return _interval(_moments(values), len(values), confidence)
+    return _interval(moments(values[:, None]), len(values), confidence)
 
 
 def trend_interval(values: Values, confidence: float = CONFIDENCE) -> Interval:
@@ -80,48 +121,96 @@ def trend_interval(values: Values, confidence: float = CONFIDENCE) -> Interval:
 
     ``effective_samples`` and ``batches`` are those of the poorer half.
     """
-    middle = len(values) // 2
-    first, second = _moments(values[:middle]), _moments(values[middle:])
-    difference = _Moments(
-        mean=second.mean - first.mean,
-        error=math.hypot(first.error, second.error),
-        windows=min(first.windows, second.windows),
-        batch=min(first.batch, second.batch),
-        effective=min(first.effective, second.effective),
-        memory=max(first.memory, second.memory),
-    )
-    return _interval(difference, len(values), confidence)
+    return _interval(trend_moments(values[:, None]), len(values), confidence)
 
 
-@dataclass(frozen=True)
-class _Moments:
-    mean: float
-    error: float  # standard error of the mean
-    windows: int
-    batch: float
-    effective: float
-    memory: float
+def ratio_interval(
+    numerator: Values, denominator: Values, bound: float, confidence: float = CONFIDENCE
+) -> RatioInterval:
+    """Ratio of two sums over the same steps, both ``(n,)`` and finite, with the interval of Fieller.
+
+    The set of ratios r for which the mean of ``numerator − r · denominator`` is not resolved from 0 by batch means.
+
+    Example:
+        >>> rows = np.arange(400.0) % 7
+        >>> ratio_interval(2 * rows, rows, bound=1).ratio.upper
+        2.0
+    """
+    n = len(numerator)
+    of = moments(np.column_stack([numerator, denominator]))
+    sums = [_scaled(_interval(of, n, confidence, i), float(n)) for i in (0, 1)]
+    decides = mean_interval(numerator - bound * denominator, confidence)
+    low, high = _fieller(of, t_quantile(of.windows, confidence))
+    estimate = sums[0].estimate / sums[1].estimate if sums[1].estimate else math.nan
+    return RatioInterval(replace(decides, estimate=estimate, lower=low, upper=high), decides, *sums)
 
 
-def _moments(values: Values) -> _Moments:
-    n = len(values)
+def _fieller(of: Moments, quantile: float) -> tuple[float, float]:
+    """Ends of ``{r : |a − r b| ≤ quantile · error(a − r b)}``, ±∞ where that is not an interval."""
+    if math.isnan(quantile):
+        return -math.inf, math.inf
+    scale = np.maximum(np.abs(of.mean), np.abs(of.halves).max(axis=0))
+    scale = np.where(scale > 0, scale, 1.0)  # squares of tiny or huge means would under- or overflow
+    (a, b), halves = of.mean / scale, quantile * of.halves / scale
+    bb = b**2 - halves[:, 1] @ halves[:, 1]
+    ab = a * b - halves[:, 0] @ halves[:, 1]
+    aa = a**2 - halves[:, 0] @ halves[:, 0]
+    if not bb > 0:
+        return -math.inf, math.inf
+    root = math.sqrt(max(ab**2 - aa * bb, 0.0))
+    unit = scale[0] / scale[1]
+    return float((ab - root) / bb * unit), float((ab + root) / bb * unit)
+
+
+def moments(values: Values) -> Moments:
+    """Batch means of the columns of ``values``, shape ``(n, k)``, in order of steps, all finite."""
+    n, k = values.shape
     if n < 2:
-        return _Moments(float(values[0]) if n else math.nan, math.nan, 0, 0.0, 0.0, 1.0)
-    scale = 2.0 ** math.frexp(float(np.abs(values).max()))[1]  # a diverging run's squares would overflow
+        mean, unknown = values.sum(axis=0) if n else np.full(k, np.nan), np.full(k, np.nan)
+        return Moments(mean, unknown, np.empty((0, k)), np.zeros(k), np.ones(k), 0.0)
+    scale = np.ldexp(0.5, np.frexp(np.abs(values).max(axis=0))[1])  # a diverging run's squares would overflow
     scaled, windows = values / scale, _windows(n)
-    batches = np.array_split(scaled, 2 * windows)
-    means = np.array([batch.mean() for batch in batches]).reshape(windows, 2)
-    weights = np.array([len(batch) for batch in batches]).reshape(windows, 2).sum(axis=1) / n
-    variance = float(np.sum(weights**2 * (means[:, 0] - means[:, 1]) ** 2) / 4)
+    batches, counts = _sums(scaled, 2 * windows)
+    means = (batches / counts[:, None]).reshape(windows, 2, k)
+    weights = counts.reshape(windows, 2).sum(axis=1) / n
+    halves = weights[:, None] * (means[:, 0] - means[:, 1]) / 2
+    variance = (halves**2).sum(axis=0)
     # about each window's own mean: a drift over the whole run must not pass for many independent values
-    apart = [part - part.mean() for part in np.array_split(scaled, windows)]
-    spread = sum(float(part @ part) for part in apart)
-    effective = float(n) if variance == 0 else min(float(n), spread / max(n - windows, 1) / variance)
-    neighbours = sum(float(part[1:] @ part[:-1]) for part in apart) / spread if spread else 0.0
+    within, lengths = _sums(scaled, windows)
+    scaled -= np.repeat(within / lengths[:, None], lengths, axis=0)
+    spread = np.einsum("nk,nk->k", scaled, scaled)
+    starts = np.cumsum(lengths)[:-1]
+    together = np.einsum("nk,nk->k", scaled[1:], scaled[:-1])
+    together -= np.einsum("nk,nk->k", scaled[starts], scaled[starts - 1])  # no neighbours across windows
+    with np.errstate(divide="ignore", invalid="ignore"):
+        effective = np.where(variance == 0, n, np.minimum(n, spread / max(n - windows, 1) / variance))
+        neighbours = np.where(spread > 0, together / spread, 0.0)
     memory = (1 + neighbours) / (1 - neighbours)
-    return _Moments(
-        float(scaled.mean()) * scale, math.sqrt(variance) * scale, windows, n / (2 * windows), effective, memory
+    mean = (batches.sum(axis=0) / n) * scale
+    return Moments(mean, np.sqrt(variance) * scale, halves * scale, effective, memory, n / (2 * windows))
+
+
+def trend_moments(values: Values) -> Moments:
+    """Of the second half of each column minus the first; what is not a mean is that of the poorer half."""
+    middle = len(values) // 2
+    first, second = moments(values[:middle]), moments(values[middle:])
+    poorer = first if first.windows < second.windows else second
+    return Moments(
+        mean=second.mean - first.mean,
+        error=np.hypot(first.error, second.error),
+        halves=poorer.halves,
+        effective=np.minimum(first.effective, second.effective),
+        memory=np.maximum(first.memory, second.memory),
+        batch=min(first.batch, second.batch),
     )
+
+
+def _sums(values: Values, parts: int) -> tuple[Values, npt.NDArray[np.int64]]:
+    """Sums of contiguous parts of nearly equal length, as ``np.array_split`` cuts them, and the lengths."""
+    n = len(values)
+    lengths = np.full(parts, n // parts)
+    lengths[: n % parts] += 1
+    return np.add.reduceat(values, np.cumsum(lengths) - lengths, axis=0), lengths
 
 
 def _windows(n: int) -> int:
@@ -130,8 +219,18 @@ def _windows(n: int) -> int:
     return int(np.clip(n // (2 * BATCH_LONG), WINDOWS_LEAST, WINDOWS_MOST))
 
 
-def _interval(moments: _Moments, samples: int, confidence: float) -> Interval:
-    quantile = float(stats.t.ppf((1 + confidence) / 2, moments.windows)) if moments.windows else math.nan
-    half = quantile * moments.error
-    ends = moments.mean - half, moments.mean + half
-    return Interval(moments.mean, *ends, moments.effective, 2 * moments.windows, samples, moments.batch, moments.memory)
+@lru_cache
+def t_quantile(windows: int, confidence: float) -> float:
+    """How many standard errors an interval reaches to either side; NaN without a window."""
+    return float(stats.t.ppf((1 + confidence) / 2, windows)) if windows else math.nan
+
+
+def _interval(of: Moments, samples: int, confidence: float, column: int = 0) -> Interval:
+    half = t_quantile(of.windows, confidence) * float(of.error[column])
+    mean, effective, memory = (float(v[column]) for v in (of.mean, of.effective, of.memory))
+    return Interval(mean, mean - half, mean + half, effective, 2 * of.windows, samples, of.batch, memory)
+
+
+def _scaled(interval: Interval, factor: float) -> Interval:
+    ends = {name: factor * getattr(interval, name) for name in ("estimate", "lower", "upper")}
+    return replace(interval, **ends)

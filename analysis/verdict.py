@@ -1,64 +1,40 @@
 """From the values of one run to what may be said of a claim: the rules.
 
 Four answers: HOLDS, FAILS, INCONCLUSIVE, NOT APPLICABLE, each with its reason and its numbers. "Every step" claims are
-decided pair by pair beyond rounding, mean and trend claims by an interval. Undefined values (the run diverged) never
-let anything hold; missing ones are counted and never taken for zero.
+decided pair by pair beyond rounding, all others by an interval. Undefined values (the run diverged) never let anything
+hold; missing ones are counted and never taken for zero.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from analysis.estimates import Estimate, estimate
+from analysis.evidence import Evidence as Evidence
+from analysis.evidence import Flags, Floats
 from analysis.metric import Claim
-from analysis.statistics import Interval, mean_interval, trend_interval
 
 HOLDS, FAILS, INCONCLUSIVE, NOT_APPLICABLE = "HOLDS", "FAILS", "INCONCLUSIVE", "NOT APPLICABLE"
-RULE_NAMES = {"every step": "P (every step)", "on average": "M (mean)", "trend": "M (trend)"}
+RULE_NAMES = {
+    "every step": "P (every step)",
+    "on average": "M (mean)",
+    "trend": "M (trend)",
+    "equivalent": "M (equivalence)",
+    "ratio": "R (ratio)",
+    "quantile": "X (quantile)",
+    "share": "X (share)",
+    "envelope": "F (envelope)",
+}
 RESOLVED_SHARE = 0.95
 PAIRS_LEAST = 30
-
-Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """The values one claim is judged by, in one pairing, in order of steps; all arrays of shape ``(n,)``.
-
-    Args:
-        step: step numbers.
-        quantity: what is compared with the bound; NaN where undefined or missing.
-        tolerance: rounding of the quantity; NaN where not known.
-        missing: the value is null: never measured.
-        standstill: x and y are the same point, so that a ratio over ‖x − y‖ says nothing.
-    """
-
-    step: npt.NDArray[np.int64]
-    quantity: Floats
-    tolerance: Floats
-    missing: Flags
-    standstill: Flags
-
-    @property
-    def defined(self) -> Flags:
-        """Where the quantity is a number."""
-        return np.isfinite(self.quantity)
-
-    @property
-    def undefined(self) -> Flags:
-        """Where it was measured and is no number."""
-        return ~self.defined & ~self.missing
-
-    @property
-    def diverged(self) -> Flags:
-        """Where it is undefined although the points differ."""
-        return self.undefined & ~self.standstill
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A status with its reason and numbers; numbers are NaN (or None for a step) where there are none."""
+    """A status with its reason and numbers; numbers are NaN (or None for a step) where there are none.
+
+    ``worst`` is the quantity farthest beyond the bound in tolerances. ``numerator`` and ``denominator`` are sums.
+    """
 
     status: str
     reason: str
@@ -73,6 +49,13 @@ class Finding:
     worst_step: int | None
     violations: int | None
     effective_samples: float
+    numerator: float = np.nan
+    numerator_lower: float = np.nan
+    numerator_upper: float = np.nan
+    denominator: float = np.nan
+    denominator_lower: float = np.nan
+    denominator_upper: float = np.nan
+    null_numerator: float = np.nan
 
 
 def judge(claim: Claim, evidence: Evidence, not_applicable: str | None = None) -> Finding:
@@ -80,28 +63,30 @@ def judge(claim: Claim, evidence: Evidence, not_applicable: str | None = None) -
 
     ``not_applicable``: a reason known beforehand; the numbers are given all the same.
     """
-    quantity = evidence.quantity[evidence.defined]
-    interval = (trend_interval if claim.over == "trend" else mean_interval)(quantity)
-    finding = _numbers(claim, evidence, interval)
+    found = estimate(claim, evidence)
+    finding = _numbers(claim, evidence, found)
     if not_applicable is not None:
         return replace(finding, status=NOT_APPLICABLE, reason=not_applicable)
     if finding.pairs == 0:
         where = f"none of {finding.undefined} pairs has a defined value"
         return replace(finding, status=INCONCLUSIVE, reason=where + _also(evidence))
-    decide = _every_step if claim.over == "every step" else _by_interval
-    status, reason = decide(claim, evidence, finding, interval)
+    if claim.over == "every step":
+        status, reason = _every_step(claim, evidence, finding)
+    else:
+        status, reason = _by_interval(claim, evidence, finding, found)
     return replace(finding, status=status, reason=reason + _also(evidence))
 
 
-def _numbers(claim: Claim, evidence: Evidence, interval: Interval) -> Finding:
+def _numbers(claim: Claim, evidence: Evidence, found: Estimate) -> Finding:
     defined = evidence.defined
     quantity, step = evidence.quantity[defined], evidence.step[defined]
     tolerance = evidence.tolerance[defined]
     tolerance = np.where(np.isnan(tolerance), np.inf, tolerance)  # rounding unknown: never resolved
-    excess = claim.sign * (quantity - claim.bound)
+    excess = found.excess
     beyond = excess > tolerance
     worst = _worst(excess, tolerance, beyond) if len(quantity) else None
     every_step = claim.over == "every step"
+    interval = found.interval
     return Finding(
         status="",
         reason="",
@@ -116,6 +101,8 @@ def _numbers(claim: Claim, evidence: Evidence, interval: Interval) -> Finding:
         worst_step=int(step[worst]) if worst is not None else None,
         violations=None if claim.over == "trend" else int(beyond.sum()),  # a trend bounds no single value
         effective_samples=interval.effective_samples,
+        null_numerator=evidence.null_numerator,
+        **found.sums,
     )
 
 
@@ -126,7 +113,7 @@ def _worst(excess: Floats, tolerance: Floats, beyond: Flags) -> int:
         return int(np.argmax(np.where(beyond, excess / tolerance, -np.inf)))
 
 
-def _every_step(claim: Claim, evidence: Evidence, finding: Finding, interval: Interval) -> tuple[str, str]:
+def _every_step(claim: Claim, evidence: Evidence, finding: Finding) -> tuple[str, str]:
     n = finding.pairs
     if finding.violations:
         times = abs(finding.worst - claim.bound) / finding.tolerance if finding.tolerance else np.inf
@@ -158,40 +145,41 @@ def _resolved(claim: Claim, evidence: Evidence) -> int:
         return int(np.sum((distance > evidence.tolerance) | ((evidence.tolerance == 0) & evidence.defined)))
 
 
-def _by_interval(claim: Claim, evidence: Evidence, finding: Finding, interval: Interval) -> tuple[str, str]:
-    what = "mean of the second half minus mean of the first" if claim.over == "trend" else "mean"
+def _by_interval(claim: Claim, evidence: Evidence, finding: Finding, found: Estimate) -> tuple[str, str]:
+    interval, what = found.interval, found.what
     if diverged := int(evidence.diverged.sum()):
         first = int(evidence.step[evidence.diverged][0])
         return INCONCLUSIVE, (
             f"the {what} over all steps is undefined: {diverged} pairs are NaN or infinite (the run diverged), the "
             f"first at step {first}; the numbers are of the other {finding.pairs}"
         )
+    if found.obstacle:
+        return INCONCLUSIVE, found.obstacle
     if interval.shortfall:
-        too_few = INCONCLUSIVE, f"too few effective samples: {interval.shortfall}"
-        return _one_sided(claim, evidence, interval, interval.shortfall) or too_few
-    low, high = sorted(claim.sign * (end - claim.bound) for end in (interval.lower, interval.upper))
+        too_few = INCONCLUSIVE, f"too few effective samples: {interval.shortfall}{found.beside}"
+        return _one_sided(evidence, finding, found, interval.shortfall) or too_few
     shown = f"{what} {interval.estimate:.6g}, 95 % interval [{interval.lower:.6g}, {interval.upper:.6g}]"
-    if max(abs(low), abs(high)) <= finding.tolerance:
-        return INCONCLUSIVE, f"numerics: {shown} is within rounding ({finding.tolerance:.3g}) of the bound"
-    if low > 0:
-        return FAILS, f"{shown} lies beyond the bound {claim.bound:g}"
-    if high <= 0:
-        return HOLDS, f"{shown} lies within the bound {claim.bound:g}"
-    contains = f"{shown} contains the bound {claim.bound:g}"
-    return _one_sided(claim, evidence, interval, contains) or (INCONCLUSIVE, f"statistics: {contains}")
+    if found.resolution <= finding.tolerance:
+        return INCONCLUSIVE, f"numerics: {shown} is within rounding ({finding.tolerance:.3g}) of {found.bound}"
+    if found.low > 0:
+        return FAILS, f"{shown} lies beyond {found.bound}{found.beside}"
+    if found.high <= 0:
+        return HOLDS, f"{shown} lies within {found.bound}{found.beside}"
+    contains = f"{shown} contains {found.contained}"
+    undecided = INCONCLUSIVE, f"statistics: {contains}{found.beside}"
+    return _one_sided(evidence, finding, found, contains) or undecided
 
 
-def _one_sided(claim: Claim, evidence: Evidence, interval: Interval, but: str) -> tuple[str, str] | None:
+def _one_sided(evidence: Evidence, finding: Finding, found: Estimate, but: str) -> tuple[str, str] | None:
     """Values on one side of the bound put their mean there, however few of them are independent or large."""
-    if claim.over == "trend" or interval.too_short:
+    if not found.one_sided or found.interval.too_short:
         return None
-    defined = evidence.defined
-    excess = claim.sign * (evidence.quantity[defined] - claim.bound)
-    tolerance = evidence.tolerance[defined]
-    why = f"all {interval.samples} values lie {{}} the bound, and so does any mean of them (though {but})"
-    if (excess > tolerance).all():
+    tolerance = evidence.tolerance[evidence.defined]
+    why = f"all {found.interval.samples} values lie {{}} {found.bound}, and so does any {found.what} of them"
+    why += f" (though {but})"
+    if (found.excess > tolerance).all():
         return FAILS, why.format("beyond")
-    if (excess <= 0).all() and (excess < -tolerance).mean() >= RESOLVED_SHARE:
+    if (found.excess <= 0).all() and (found.excess < -tolerance).mean() >= RESOLVED_SHARE:
         return HOLDS, why.format("within")
     return None
 

@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from analysis.columns import Units
-from analysis.measure import measure
+from analysis.measure import measure, values
 from analysis.metric import Metric
 from analysis.registry import metrics
 from analysis.rounding import LOSS_ERRORS
@@ -20,7 +20,8 @@ START = np.random.default_rng(3).normal(size=6)
 
 
 def column(name, measured, block="model", pairing="previous", of="value"):
-    rows = measured.table.filter((pl.col("block").cast(str) == block) & (pl.col("pairing").cast(str) == pairing))
+    table = measured.collect() if isinstance(measured, pl.LazyFrame) else measured.table
+    rows = table.filter((pl.col("block").cast(str) == block) & (pl.col("pairing").cast(str) == pairing))
     return rows[of].to_numpy()
 
 
@@ -91,16 +92,17 @@ def test_cumulative_update_correlation_minus_loss_change_is_minus_the_cumulative
 
 
 def test_block_values_of_update_correlation_are_shares_of_the_models():
-    measured = measure(METRICS["update_correlation"], tables(descend(logistic(3), 0.3, 30), blocks=3))
+    measured = values(METRICS["update_correlation"], tables(descend(logistic(3), 0.3, 30), blocks=3))
     shares = sum(column("", measured, block=f"w{i}") for i in range(3))
     assert_allclose(shares, column("", measured), atol=1e-15)
 
 
 def test_a_formula_with_a_loss_stands_on_the_model_alone_and_others_on_every_block():
     given = tables(descend(logistic(3), 0.3, 10), blocks=2)
-    gap, smooth = (measure(METRICS[n], given).table["block"].cast(str) for n in ("convexity_gap", "smoothness"))
+    gap, smooth = (values(METRICS[n], given).collect()["block"].cast(str) for n in ("convexity_gap", "smoothness"))
     assert set(gap) == {"model"}
     assert set(smooth) == {"model", "w0", "w1"}
+    assert set(measure(METRICS["smoothness"], given).table["block"].cast(str)) == {"model"}
 
 
 def test_smoothness_below_2_over_lr_holds_below_the_limit_and_fails_above():

@@ -8,6 +8,7 @@ from scipy.stats import ortho_group
 
 from analysis.geometry import geometry
 from analysis.measure import measure
+from analysis.measure import values as values_of
 from analysis.registry import metrics
 from tracer import Tracer
 from tracer.store import Trace
@@ -59,7 +60,7 @@ def record(path, model, optimizer):
 
 
 def values(recorded, name, block="model"):
-    table = measure(metrics()[name], recorded[0]).table
+    table = values_of(metrics()[name], recorded[0]).collect()
     return table.filter(pairing="previous", block=block).sort("step")["value"].to_numpy()
 
 

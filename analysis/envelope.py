@@ -1,0 +1,108 @@
+"""An upper envelope with non-negative coefficients, fitted on the first half of a run and tried on the second.
+
+``y ≤ c₀ + Σ c_i u_i`` for the share ``p`` of the steps, every c at least 0: quantile regression (Koenker, Bassett
+1978), solved as the linear programme it is. The dual is solved, for it has a row per coefficient and not per step.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import linprog
+
+from analysis.evidence import Flags, Floats
+from analysis.shares import share_interval
+from analysis.statistics import Interval, mean_interval
+
+POINTS_MOST = 2000  # of the fit; a longer half is thinned evenly
+RESAMPLES = 39  # the smallest and the largest of 39 leave 1 in 40 on either side: a 95 % interval
+BLOCK_IN_MEMORIES = 2
+_CLEAR = 0.8  # this share of the points, those farthest below the envelope, first stay where they are in a resample
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What was fitted and how it fared.
+
+    Args:
+        coefficients, lower, upper: c₀ first, shape ``(k + 1,)``; the ends are of a moving-block bootstrap of the fit.
+        above: by how much each value lies above the envelope, shape ``(n,)``; −∞ in the half that was fitted.
+        rate: share of the second half that lies above it by more than its tolerance, over the nominal ``1 − p``.
+    """
+
+    coefficients: Floats
+    lower: Floats
+    upper: Floats
+    above: Floats
+    rate: Interval
+
+
+def envelope(y: Floats, regressors: Floats, tolerance: Floats, p: float) -> Envelope:
+    """Fit and try.
+
+    Args:
+        y: shape ``(n,)``, in order of steps, at least two values, all finite.
+        regressors: shape ``(n, k)``, at least 0, all finite.
+        tolerance: of ``y``, shape ``(n,)``.
+        p: the share of the first half at or below the envelope.
+    """
+    design = np.column_stack([np.ones(len(y)), regressors])
+    size, sizes = _size(y), _size(design)  # the solver's tolerances are absolute, and huge values would overflow
+    y, design = y / size, design / sizes
+    middle = len(y) // 2
+    chosen = slice(0, middle, max(1, math.ceil(middle / POINTS_MOST)))
+    coefficients = fit(design[chosen], y[chosen], p)
+    resampled = _resampled(design[chosen], y[chosen], p, coefficients) * (size / sizes)
+    above = y - design @ coefficients
+    held_out = above[middle:]
+    rate = share_interval(held_out > tolerance[middle:] / size, memory=mean_interval(held_out).memory)
+    above[:middle] = -math.inf
+    of_nominal = {name: getattr(rate, name) / (1 - p) for name in ("estimate", "lower", "upper")}
+    ends = resampled.min(axis=0), resampled.max(axis=0)
+    return Envelope(coefficients * (size / sizes), *ends, above * size, replace(rate, **of_nominal))
+
+
+def _size(values: Floats) -> Floats:
+    size = np.abs(values).max(axis=0)
+    return np.where(size > 0, size, 1.0)
+
+
+def fit(design: Floats, y: Floats, p: float, lying: Floats | None = None) -> Floats:
+    """Coefficients ``c ≥ 0``, shape ``(k,)``, of the ``p`` quantile of ``y`` given ``design``, shape ``(n, k)``.
+
+    Both in units that make them about 1. ``lying``: the sum of the rows of ``design`` of further points that lie below.
+
+    Example:
+        >>> fit(np.ones((101, 1)), np.arange(101.0), 0.9)
+        array([90.])
+    """
+    below = np.zeros(design.shape[1]) if lying is None else (1 - p) * lying
+    bounds = np.tile([p - 1, p], (len(y), 1))
+    solved = linprog(-y, A_ub=design.T, b_ub=below, bounds=bounds, method="highs-ds")
+    if solved.status != 0:
+        raise ArithmeticError(f"the envelope's linear programme was not solved: {solved.message}")
+    coefficients: Floats = np.maximum(-solved.ineqlin.marginals, 0.0)
+    return coefficients
+
+
+def _resampled(design: Floats, y: Floats, p: float, coefficients: Floats) -> Floats:
+    """Coefficients of ``RESAMPLES`` runs of blocks of consecutive points, drawn with replacement, a row each."""
+    n = len(y)
+    residual = y - design @ coefficients
+    length = min(max(1, math.ceil(BLOCK_IN_MEMORIES * mean_interval(residual).memory)), max(1, n // 4))
+    starts = np.random.default_rng(0).integers(0, n - length + 1, (RESAMPLES, math.ceil(n / length)))
+    drawn = (starts[:, :, None] + np.arange(length)).reshape(RESAMPLES, -1)[:, :n]
+    clear = residual < min(0.0, float(np.quantile(residual, _CLEAR)))
+    return np.array([_fit_of(design, y, p, np.bincount(rows, minlength=n), clear) for rows in drawn])
+
+
+def _fit_of(design: Floats, y: Floats, p: float, times: npt.NDArray[np.int64], clear: Flags) -> Floats:
+    """The fit of a resample: what lies clearly below the envelope counts by its sum, if it does so afterwards too."""
+    near = np.repeat(np.flatnonzero(~clear), times[~clear])
+    if len(near):
+        found = fit(design[near], y[near], p, lying=times[clear] @ design[clear])
+        if not (y > design @ found)[clear & (times > 0)].any():
+            return found
+    rows = np.repeat(np.arange(len(y)), times)
+    return fit(design[rows], y[rows], p)

@@ -1,0 +1,86 @@
+"""The rows a metric is computed on: what the tables of a run say of each pair, side by side.
+
+A row is a pairing, a step and a block. The path table and the step records join by step (and block); what none of them
+has is a column of nulls, so that a formula over it is missing and not an error.
+"""
+
+from collections.abc import Iterable
+
+import polars as pl
+
+from analysis.metric import Metric
+from analysis.rounding import roundoff
+from analysis.tables import MODEL, PAIRINGS, REFERENCE, Tables, pairing_kind
+
+KEYS = ("pairing", "step", "block")
+_BEFORE = {"lr_previous": "lr", "scale_previous": "random_scale"}  # of the step that made x_t
+_OF_THE_STEP = {"lr_d": ("lr", "lr_previous"), "scale_d": ("random_scale", "scale_previous")}  # of d, by pairing
+
+
+def pairings_of(metrics: Iterable[Metric], tables: Tables) -> tuple[str, ...]:
+    """The pairings to read for ``metrics``, in the order of the table's type; unpaired rows go with "previous"."""
+    kinds = {kind for metric in metrics for kind in metric.pairings}
+    kinds |= {"unpaired"} if "previous" in kinds else set()
+    return tuple(name for name in known_pairings(tables) if pairing_kind(name) in kinds)
+
+
+def known_pairings(tables: Tables) -> tuple[str, ...]:
+    """Every pairing the geometry table may hold."""
+    dtype = tables.geometry.collect_schema()["pairing"]
+    if isinstance(dtype, pl.Enum):
+        return tuple(dtype.categories)
+    return (*(p for p in PAIRINGS if p != "reference"), *(REFERENCE + name for name in tables.facts.references))
+
+
+def rows(tables: Tables, needed: Iterable[str], pairings: Iterable[str], model: bool) -> pl.LazyFrame:
+    """Rows of ``pairings`` with the columns ``needed`` beside the keys, sorted by pairing and step.
+
+    Args:
+        tables: of one run.
+        needed: columns of any table, derived ones included.
+        pairings: by name.
+        model: only the rows of the whole model; else every block.
+    """
+    table = tables.geometry
+    if model:
+        table = table.filter(pl.col("block") == MODEL)
+    dtype = table.collect_schema()["pairing"]
+    table = table.filter(pl.col("pairing").is_in(pl.Series(list(pairings), dtype=dtype).implode()))
+    path = tables.path.filter(pl.col("block") == MODEL) if model else tables.path
+    return joined(table, path, tables, needed).sort("pairing", "step", maintain_order=True)
+
+
+def joined(table: pl.LazyFrame, path: pl.LazyFrame, tables: Tables, needed: Iterable[str]) -> pl.LazyFrame:
+    """``table``, with the keys of a geometry table, and the columns ``needed``."""
+    wanted = list(dict.fromkeys(name for name in needed if name not in KEYS))
+    wanted += [name for parts in _OF_THE_STEP.values() for name in parts if name not in wanted]
+    steps = with_previous(tables.steps)
+    facts = {"u_loss": roundoff(tables.facts.loss_dtype), "u_vector": roundoff(tables.facts.dtype)}
+    there = set(table.collect_schema())
+    in_path = [n for n in wanted if n not in there and n in path.collect_schema()]
+    in_steps = [n for n in wanted if n not in {*there, *in_path, *facts} and n in steps.collect_schema()]
+    table = table.select(*KEYS, *(n for n in wanted if n in there))
+    if in_path:
+        path = path.select("step", "block", *in_path)
+        table = table.join(path, on=["step", "block"], how="left", maintain_order="left")
+    if in_steps:
+        table = table.join(steps.select("step", *in_steps), on="step", how="left", maintain_order="left")
+    absent = [n for n in wanted if n not in {*there, *in_path, *in_steps, *facts}]
+    constant = [pl.lit(value, pl.Float64).alias(name) for name, value in facts.items()]
+    table = table.with_columns(*constant, *(pl.lit(None, pl.Float64).alias(name) for name in absent))
+    pairing = pl.col("pairing").cast(pl.String)
+    return table.with_columns(
+        # the step d of a pair is the one that made x_t, or for "next" the one that leaves it; x_t − x_r is no step
+        pl.when(pairing == "next").then(leaves).when(pairing.is_in(["previous", "unpaired"])).then(made).alias(name)
+        for name, (leaves, made) in _OF_THE_STEP.items()
+        if name in wanted and name not in {*there, *in_path, *in_steps}
+    )
+
+
+def with_previous(steps: pl.LazyFrame) -> pl.LazyFrame:
+    """The step records with the rate and the random factor of the step before, null after a gap."""
+    names = set(steps.collect_schema())
+    follows = pl.col("step").diff() == 1
+    return steps.sort("step").with_columns(
+        pl.when(follows).then(pl.col(of).shift(1)).alias(name) for name, of in _BEFORE.items() if of in names
+    )
