@@ -23,14 +23,30 @@ GRADIENT_ERRORS = 256
 
 _slope = GRADIENT_ERRORS * u_vector * (gx_gx * d_d).sqrt()
 
-loss_difference_rounding: pl.Expr = LOSS_ERRORS * u_loss * pl.max_horizontal(loss_x.abs(), loss_y.abs()) + _slope
-"""Rounding of a formula with f(x) − f(y) and a slope in it, in units of loss."""
+_losses = LOSS_ERRORS * u_loss * pl.max_horizontal(loss_x.abs(), loss_y.abs())
+
+loss_difference_rounding: pl.Expr = _losses + _slope
+"""Rounding of a formula with f(x) − f(y) and the slope ⟨∇f(x), x − y⟩ in it, in units of loss."""
+
+forward_difference_rounding: pl.Expr = _losses + GRADIENT_ERRORS * u_vector * (gy_gy * d_d).sqrt()
+"""The same with the slope ⟨∇f(y), x − y⟩."""
 
 gradient_difference_rounding: pl.Expr = GRADIENT_ERRORS * u_vector * (gx_gx.sqrt() + gy_gy.sqrt())
 """Rounding of ‖∇f(x) − ∇f(y)‖: two gradients, each with its own error."""
 
 slope_rounding: pl.Expr = _slope
 """Rounding of the slope ⟨∇f(x), x − y⟩."""
+
+
+def resolved(gap: pl.Expr, trapezoid: pl.Expr, rounding: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+    """A gap with its rounding, taken from the gradients alone where they are finer than the loss difference.
+
+    ``trapezoid`` is what the gap is to third order without a loss difference: ∓⟨∇f(x) − ∇f(y), x − y⟩/2. It stands in
+    for the gap where it is smaller than ``rounding``, the gap's own.
+    """
+    fine = gap.is_finite() & (trapezoid.abs() < rounding)
+    from_gradients = gradient_difference_rounding * d_d.sqrt()
+    return pl.when(fine).then(trapezoid).otherwise(gap), pl.when(fine).then(from_gradients).otherwise(rounding)
 
 
 def default_tolerance(value: pl.Expr) -> pl.Expr:

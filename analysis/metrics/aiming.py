@@ -1,0 +1,48 @@
+"""Aiming: how much of the loss itself the slope towards a reference point accounts for."""
+
+from analysis.columns import Units, gx_d, loss_x, u_loss
+from analysis.metric import Claim, Metric
+from analysis.rounding import LOSS_ERRORS, slope_rounding
+from analysis.series import exponential_mean, running_mean
+
+metric = Metric(
+    name="aiming",
+    family="B",
+    catalogue=("B6",),
+    title="Aiming constant of each step",
+    paper="Aiming condition, Islamov et al. (2024), arXiv:2410.12455, table 1: ⟨∇f(x), x − proj(x, S)⟩ ≥ θ f(x)",
+    formula="⟨∇f(x), x − x_r⟩ / f(x)",
+    units=Units(),
+    value=gx_d / loss_x,  # ≥ θ > 0
+    pairings=("reference",),
+    blocks="no",
+    ratio=(gx_d, loss_x),
+    tolerance=slope_rounding / loss_x.abs() + LOSS_ERRORS * u_loss * (gx_d / loss_x).abs(),
+    series=(running_mean(), exponential_mean(0.99)),
+    claims=(
+        Claim(
+            name="aims at 95 % of the steps",
+            at_least=0,
+            over="quantile",
+            at_quantile=0.05,
+            null_value=0.0,
+            says="Minibatch gradients aim at the reference point with some constant θ ≥ 0 at 95 % of the recorded "
+            "steps: the 5 % quantile of the constant is at least 0. It depends on no norm.",
+            caveat="Stated for losses at least 0 that a solution set brings to 0 (interpolation), with the reference "
+            "for the nearest solution: away from interpolation a negative value does not refute convexity. Minibatch "
+            "noise scatters the values; a reference made of the run shifts them up (R3, R4).",
+        ),
+        Claim(
+            name="aims on the whole",
+            at_least=0,
+            over="ratio",
+            numerator=gx_d,
+            denominator=loss_x,
+            says="The summed slopes towards the reference point are a share θ ≥ 0 of the summed minibatch losses over "
+            "all recorded steps. It depends on no norm.",
+            caveat="For the last point of plain SGD the numerator is positive whatever the gradients (R4), which does "
+            "not support any property of the loss; compare convexity_ratio.",
+        ),
+    ),
+    caveats=("Needs no loss at the reference: with f(x_r) = 0 it is the convexity ratio.",),
+)
