@@ -82,6 +82,8 @@ COLUMNS: dict[str, Column] = {
     "x_d": Column("⟨x_t, x_t − x_{t−1}⟩", _DISTANCE2, "path"),
     "g_gprev": Column("⟨g_t, g_{t−1}⟩, on different minibatches", _GRADIENT2, "path"),
     "d_dprev": Column("⟨d_t, d_{t−1}⟩, of consecutive steps", _DISTANCE2, "path"),
+    "gprev_gprev": Column("‖g_{t−1}‖²", _GRADIENT2, "path"),
+    "dprev_dprev": Column("‖d_{t−1}‖²", _DISTANCE2, "path"),
     "ga_gb": Column("⟨g_a, g_b⟩ of the two halves of z_t", _GRADIENT2, "path", _NO_HALVES),
     "ga_ga": Column("‖g_a‖², one half of z_t", _GRADIENT2, "path", _NO_HALVES),
     "gb_gb": Column("‖g_b‖², the other half of z_t", _GRADIENT2, "path", _NO_HALVES),
@@ -91,6 +93,7 @@ COLUMNS: dict[str, Column] = {
     "gsum_gsum": Column("‖Σ_{s≤t} g_s‖², since the first step or the last gap", _GRADIENT2, "path"),
     "gmove": Column("Σ_{s≤t} ⟨g_s, x_s − x_0⟩, x_0 the first point or the first after the last gap", _SLOPE, "path"),
     "wsum_wsum": Column("‖Σ g_s‖² over this window of 100 steps so far", _GRADIENT2, "path"),
+    "wcount": Column("how many gradients wsum_wsum sums", Units(), "path"),
     "wmove_wmove": Column("‖x_t − x_s‖², s the first step of this window of 100 steps", _DISTANCE2, "path"),
     "m_m": Column("‖m_t‖², the optimizer's first moment after the update", _GRADIENT2, "path", _NO_DYNAMICS),
     "g_m": Column("⟨g_t, m_t⟩", _GRADIENT2, "path", _NO_DYNAMICS),
@@ -103,6 +106,11 @@ COLUMNS: dict[str, Column] = {
     "lr_previous": Column("learning rate of the step that made x_t", Units(loss=-1, distance=2), "steps", _NO_RATE),
     "lr_d": Column("learning rate of the step x − y of the pair", Units(loss=-1, distance=2), "steps", _NO_RATE),
     "scale_d": Column("random factor on the step x − y of the pair", Units(), "steps", _NO_SCALE),
+    "scale_least": Column("smallest random factor of the run", Units(), "steps", _NO_SCALE),
+    "scale_most": Column("largest random factor of the run", Units(), "steps", _NO_SCALE),
+    "loss_change_d": Column(
+        "change of the loss over the step x − y on the minibatch that made that step", _LOSS, "steps", _NO_LOOK_AHEAD
+    ),
     "loss": Column("f(x_t), as the step recorded it", _LOSS, "steps", _NO_LOSS),
     "loss_previous": Column("f(x_{t−1}, z_t), as the look-back probe recorded it", _LOSS, "steps", _NO_PROBE),
     "loss_next": Column("f(x_{t+1}, z_t), as the look-ahead probe recorded it", _LOSS, "steps", _NO_LOOK_AHEAD),
@@ -112,7 +120,7 @@ COLUMNS: dict[str, Column] = {
     "u_loss": Column("unit roundoff of the recorded loss", Units(), "facts"),
     "u_vector": Column("unit roundoff of the recorded vectors", Units(), "facts"),
 }
-LOSSES = frozenset({"loss_x", "loss_y", "loss", "loss_previous", "loss_next"})
+LOSSES = frozenset({"loss_x", "loss_y", "loss", "loss_previous", "loss_next", "loss_change_d"})
 """Columns that belong to the whole model: a formula that reads one is not applicable on a block."""
 
 GEOMETRY = tuple(name for name, column in COLUMNS.items() if column.table == "geometry")
@@ -122,16 +130,18 @@ loss_x, loss_y = pl.col("loss_x"), pl.col("loss_y")
 d_d, gx_d, gy_d, dg_d, dg_dg = pl.col("d_d"), pl.col("gx_d"), pl.col("gy_d"), pl.col("dg_d"), pl.col("dg_dg")
 gx_gx, gy_gy, gx_gy = pl.col("gx_gx"), pl.col("gy_gy"), pl.col("gx_gy")
 x_x, g_x, x_d, g_gprev, d_dprev = pl.col("x_x"), pl.col("g_x"), pl.col("x_d"), pl.col("g_gprev"), pl.col("d_dprev")
+gprev_gprev, dprev_dprev = pl.col("gprev_gprev"), pl.col("dprev_dprev")
 lr, lr_previous = pl.col("lr"), pl.col("lr_previous")
 d_norms, dg_norms, d_ahead = pl.col("d_norms"), pl.col("dg_norms"), pl.col("d_ahead")
 ga_gb, ga_ga, gb_gb = pl.col("ga_gb"), pl.col("ga_ga"), pl.col("gb_gb")
 d_max, g_sum, dg_sum = pl.col("d_max"), pl.col("g_sum"), pl.col("dg_sum")
 gsum_gsum, gmove = pl.col("gsum_gsum"), pl.col("gmove")
-wsum_wsum, wmove_wmove = pl.col("wsum_wsum"), pl.col("wmove_wmove")
+wsum_wsum, wcount, wmove_wmove = pl.col("wsum_wsum"), pl.col("wcount"), pl.col("wmove_wmove")
 m_m, g_m, g_mprev = pl.col("m_m"), pl.col("g_m"), pl.col("g_mprev")
 step_step, slip_slip = pl.col("step_step"), pl.col("slip_slip")
 dd_adam, qq_adam = pl.col("dd_adam"), pl.col("qq_adam")
-lr_d, scale_d = pl.col("lr_d"), pl.col("scale_d")
+scale_least, scale_most = pl.col("scale_least"), pl.col("scale_most")
+lr_d, scale_d, loss_change_d = pl.col("lr_d"), pl.col("scale_d"), pl.col("loss_change_d")
 clip_factor, random_scale = pl.col("clip_factor"), pl.col("random_scale")
 u_loss, u_vector = pl.col("u_loss"), pl.col("u_vector")
 value = pl.col("value")

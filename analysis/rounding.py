@@ -34,6 +34,12 @@ forward_difference_rounding: pl.Expr = _losses + GRADIENT_ERRORS * u_vector * (g
 gradient_difference_rounding: pl.Expr = GRADIENT_ERRORS * u_vector * (gx_gx.sqrt() + gy_gy.sqrt())
 """Rounding of ‖∇f(x) − ∇f(y)‖: two gradients, each with its own error."""
 
+loss_rounding: pl.Expr = _losses
+"""Rounding of the loss difference f(x) − f(y) alone."""
+
+slope_at_y_rounding: pl.Expr = GRADIENT_ERRORS * u_vector * (gy_gy * d_d).sqrt()
+"""Rounding of the slope ⟨∇f(y), x − y⟩."""
+
 slope_rounding: pl.Expr = _slope
 """Rounding of the slope ⟨∇f(x), x − y⟩."""
 

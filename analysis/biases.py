@@ -1,0 +1,43 @@
+"""Known amounts by which an estimate is off because of how minibatches come, to be printed beside it."""
+
+import polars as pl
+
+from analysis.columns import ga_ga, ga_gb, gb_gb, gx_gx, lr_d
+from analysis.metric import Bias
+
+minibatch_noise: pl.Expr = (ga_ga + gb_gb - 2 * ga_gb) / 4
+"""tr Σ, the variance of the minibatch gradient, at one step: ‖g_a − g_b‖²/4 with the gradients of its two halves.
+
+Its mean over steps is unbiased where the halves are independent draws."""
+
+_momentum = pl.col("momentum")  # only SGD has it: for other optimizers the step is not lr · g, and neither amount holds
+_epoch_length = pl.col("epoch").drop_nulls().unique_counts().max()
+
+reshuffling = Bias(
+    rule="R7",
+    says="If epochs go through the data without replacement, minibatches of one epoch repel each other, and SGD's step "
+    "meets the next gradient lr tr Σ / ((1 − momentum)(n − 1)) too high, n being the minibatches of an epoch (counted "
+    "among the recorded steps). Nothing where minibatches are drawn independently.",
+    amount=pl.when(_epoch_length > 1).then(
+        (lr_d * minibatch_noise).mean() / ((1 - _momentum.mean()) * (_epoch_length - 1).cast(pl.Float64))
+    ),
+)
+"""R7, for the loss change, ⟨∇f(x), d⟩ and ⟨∇f(y), d⟩ of fresh pairs; exact for SGD without momentum."""
+
+in_sample = Bias(
+    rule="R2",
+    says="On the minibatch that made the step, SGD's value is lower than the population's by lr tr Σ: the step went "
+    "down the noise of its own gradient.",
+    amount=pl.when(_momentum.mean().is_not_null()).then(-(lr_d * minibatch_noise).mean()),
+)
+"""R2, for in-sample pairs; for the loss change and ⟨∇f(x), d⟩ it is exact where the noise does not depend on x."""
+
+reshuffled_cosine = Bias(
+    rule="R7",
+    says="If epochs go through the data without replacement, gradients of one epoch repel each other: the cosine of "
+    "pure noise is −1/(n − 1), n being the minibatches of an epoch (counted among the recorded steps).",
+    amount=pl.when(_epoch_length > 1).then(
+        -minibatch_noise.mean() / gx_gx.mean() / (_epoch_length - 1).cast(pl.Float64),
+    ),
+)
+"""R7 for the cosine of consecutive gradients: −1/(n − 1) times the share of noise in ‖g‖²."""
