@@ -100,6 +100,13 @@ def record(
             help="Also evaluate each minibatch at the previous point: most verdicts need it, it costs a pass."
         ),
     ] = True,
+    look_ahead: Annotated[
+        bool, typer.Option(help="Also evaluate it at the next point: in-sample verdicts need it, it costs a pass.")
+    ] = False,
+    half_batches: Annotated[
+        bool, typer.Option(help="Also evaluate its two halves: noise is measured from them, it costs a pass.")
+    ] = False,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="the workload's own")] = None,
 ) -> None:
     """Train a built-in problem and record every step.
 
@@ -107,7 +114,10 @@ def record(
     """
     from pipeline.recording import record_workload
 
-    path = record_workload(errors, workload, run or f"{workload}-{optimizer}-{seed}", optimizer, steps, seed, look_back)
+    asked = {"look_back": look_back, "look_ahead": look_ahead, "half_batches": half_batches}
+    probes = [name for name, wanted in asked.items() if wanted]
+    name = run or f"{workload}-{optimizer}-{seed}"
+    path = record_workload(errors, workload, name, optimizer, steps, seed, probes, lr)
     print(path)
     errors.print(f"Next: {program()} materialize {path.name}", style="dim", highlight=False)
 

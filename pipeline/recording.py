@@ -1,5 +1,6 @@
 """Recording built-in workloads from the command line, with a progress bar."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -11,7 +12,14 @@ from tracer.store.home import resolve_run
 
 
 def record_workload(
-    console: Console, workload: str, run: str, optimizer: str, steps: int | None, seed: int, look_back: bool = True
+    console: Console,
+    workload: str,
+    run: str,
+    optimizer: str,
+    steps: int | None,
+    seed: int,
+    probes: Sequence[str] = ("look_back",),
+    lr: float | None = None,
 ) -> Path:
     """Train ``workload`` and record it as ``run``; the bar shows steps and loss. Returns the run's directory.
 
@@ -37,5 +45,4 @@ def record_workload(
         def step(done: int, total: int, loss: float) -> None:
             progress.update(task, completed=done, total=total, loss=loss)
 
-        probes = ("look_back",) if look_back else ()
-        return train(workload, run, optimizer=optimizer, steps=steps, seed=seed, probes=probes, progress=step)
+        return train(workload, run, optimizer=optimizer, steps=steps, lr=lr, seed=seed, probes=probes, progress=step)

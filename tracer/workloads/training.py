@@ -12,6 +12,7 @@ from torch import nn
 from tracer.errors import UsageError
 from tracer.recorder import Tracer
 from tracer.workloads.catalogue import workload
+from tracer.workloads.workload import Batch
 
 ONE_THREAD_BELOW = 100_000  # parameters; threads cost more than they give on small tensors
 
@@ -64,18 +65,31 @@ def train(
     batches = islice(problem.batches(seed), total)
     config = {"workload": name, "optimizer": optimizer, "lr": rate, "steps": total, "seed": seed}
     config |= {"batch_size": problem.batch_size}
+    in_halves = "half_batches" in probes
 
     with quiet_machine(model, seed):
         optim = OPTIMIZERS[optimizer](model.parameters(), lr=rate)
         with Tracer(run, model, optim, probes=list(probes), config=config) as tracer:
             for done, (epoch, batch_id, batch) in enumerate(batches, start=1):
                 optim.zero_grad()
-                loss = tracer.loss(partial(problem.loss, model, batch), epoch=epoch, batch=batch_id)
+                closures = [partial(problem.loss, model, half) for half in halves(batch)] if in_halves else None
+                loss = tracer.loss(
+                    partial(problem.loss, model, batch),
+                    epoch=epoch,
+                    batch=batch_id,
+                    halves=(closures[0], closures[1]) if closures else None,
+                )
                 loss.backward()  # type: ignore[no-untyped-call]
                 optim.step()
                 if progress is not None:
                     progress(done, total, loss.item())
     return tracer.path
+
+
+def halves(batch: Batch) -> tuple[Batch, Batch]:
+    """The first and the second half of a minibatch's examples."""
+    middle = len(batch[0]) // 2
+    return tuple(part[:middle] for part in batch), tuple(part[middle:] for part in batch)
 
 
 @contextmanager
