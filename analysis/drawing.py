@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
@@ -17,7 +18,7 @@ INK, RULE = "#24292f", "#d0d7de"
 # distinguishable with every kind of colour vision (after Okabe and Ito), readable on white and on dark grey
 VALUE, AVERAGE, EXTREME, LIMIT, VIOLATION, OTHER = "#8298ae", "#1f83c4", "#b5669a", "#0f9d76", "#d55e00", "#d99000"
 LINES = (AVERAGE, OTHER, LIMIT, EXTREME, "#5b6fd6", "#8a6d3b", "#c2557a", "#4d8f8f")
-SINGLE_MOST, BINS = 1200, 360  # values drawn one by one; bins of longer runs
+SINGLE_MOST, BINS = 800, 240  # values drawn one by one; bins of longer runs
 _LARGEST = 1e200
 _DECADES = 50.0  # beyond this ratio of large to usual a linear axis hides most of the values
 _PER_CHARACTER = 0.068  # inches of a legend's letters, generously
@@ -48,9 +49,7 @@ def points(axes: Axes, step: Steps, value: Floats, label: str = "value", colour:
         axes.plot(step, value, ".", ms=7 if len(value) < 200 else 4.5, color=colour, mew=0, label=label)
     else:
         middle, low, high = _envelope(step, value)
-        axes.fill_between(
-            middle, low, high, color=colour, alpha=0.55, lw=0, label=f"{label}s (range of {len(value):,})"
-        )
+        axes.fill_between(middle, low, high, color=colour, alpha=0.55, lw=0, label=f"{label} (range of {len(value):,})")
 
 
 Style = str | tuple[int, tuple[float, ...]]
@@ -88,7 +87,7 @@ def nothing(axes: Axes, why: str) -> None:
     """Words in place of a curve: what is missing and why."""
     axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", color=INK, fontsize=9, wrap=True,
               parse_math=False)  # fmt: skip
-    axes.set_yticks([])
+    axes.set_axis_off()
 
 
 def heading(axes: Axes, lines: Sequence[str]) -> None:
@@ -149,7 +148,7 @@ def scale(axes: Axes, value: Floats) -> None:
         return
     if (value > 0).all():
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(_power))
+        powers(axes.yaxis)
         axes.yaxis.set_minor_formatter(NullFormatter())
         return
     # linear as far as half of the values reach, so that a mean that crosses zero stays readable; a run that explodes
@@ -158,11 +157,15 @@ def scale(axes: Axes, value: Floats) -> None:
     decades = np.log10(size.max() / usual)
     # the linear part keeps room for its labels beside many decades
     axes.set_yscale("symlog", linthresh=10.0 ** np.floor(np.log10(usual)), linscale=max(1.5, 0.1 * decades))
-    axes.yaxis.set_major_formatter(FuncFormatter(_power))
+    powers(axes.yaxis)
+
+
+def powers(axis: Axis) -> None:
+    """Ticks of a logarithmic axis as plain text: the library's own are formulas, which take most of a figure's time."""
+    axis.set_major_formatter(FuncFormatter(_power))
 
 
 def _power(value: float, _: object = None) -> str:
-    """A tick of a logarithmic axis as plain text: the library's own are formulas, which take most of a figure's time."""
     if value == 0:
         return "0"
     exponent = np.floor(np.log10(abs(value)) + 1e-9)

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.metric import FAMILIES, Metric
-from analysis.plates import CONTROLS
+from analysis.metric import FAMILIES
 from analysis.tables import REFERENCE, pairing_kind
 from analysis.verdict import FAILS, HOLDS, INCONCLUSIVE, NOT_APPLICABLE
 
 STATUSES = (FAILS, INCONCLUSIVE, HOLDS, NOT_APPLICABLE)
+CONTROLS = ("initial", "random")  # references no convergence proof is about
 Row = Mapping[str, Any]
 _POINTS = {"previous": "fresh", "next": "in-sample", "reference": "reference points"}
 
@@ -90,12 +90,18 @@ class Family:
         return {status: sum(group.status == status for group in self.groups) for status in STATUSES}
 
 
-def families(metrics: Mapping[str, Metric], verdicts: Iterable[Row]) -> list[Family]:
-    """All verdicts by family; unpaired rows, which are never judged, are left out."""
-    rows = [row for row in verdicts if row["pairing"] != "unpaired" and row["metric"] in metrics]
+def families(letters: Mapping[str, str], verdicts: Iterable[Row]) -> list[Family]:
+    """All verdicts by family; unpaired rows, which are never judged, are left out.
+
+    Args:
+        letters: the family's letter by metric; one that is not there, or not known, counts as the user's own.
+        verdicts: rows of verdict tables.
+    """
+    rows = [row for row in verdicts if row["pairing"] != "unpaired"]
+    own = {name: letter if letter in FAMILIES else "" for name, letter in letters.items()}
     found = []
     for letter, title in FAMILIES.items():
-        mine = [row for row in rows if _letter(metrics[row["metric"]]) == letter]
+        mine = [row for row in rows if own.get(row["metric"], "") == letter]
         described = tuple(dict.fromkeys(row["metric"] for row in mine if row["rule"] == "none"))
         judged = [row for row in mine if row["rule"] != "none"]
         if mine:
@@ -119,10 +125,6 @@ def points(pairing: str) -> str:
 def is_control(row: Row) -> bool:
     """Whether the verdict is about a negative control."""
     return str(row["pairing"]).removeprefix(REFERENCE) in CONTROLS
-
-
-def _letter(metric: Metric) -> str:
-    return metric.family if metric.family in FAMILIES else ""
 
 
 def _group(rows: Sequence[Row]) -> Group:

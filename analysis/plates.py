@@ -22,7 +22,6 @@ from analysis.drawing import (
     LIMIT,
     LINES,
     OTHER,
-    RULE,
     VIOLATION,
     Floats,
     Steps,
@@ -39,9 +38,9 @@ from analysis.drawing import (
     steps_below,
     zero,
 )
+from analysis.grouped import CONTROLS
 from analysis.tables import MODEL, REFERENCE
 
-CONTROLS = ("initial", "random")  # references no convergence proof is about
 _WIDTH, _HALF = 9.6, 4.1  # inches of a plate, of one of two panels beside each other
 _FRESH = "FRESH: from x_{t−1} to x_t, on z_t"
 _IN_SAMPLE = "IN-SAMPLE: from x_t to x_{t+1}, on z_t"
@@ -55,13 +54,11 @@ class Measured:
         run_id: of the run.
         found: by metric name its table and its verdicts.
         steps: the run's step records.
-        proofs: a row per line of each proof, as :data:`analysis.prove.LINE_SCHEMA` has them; None if none was made.
     """
 
     run_id: str
     found: Mapping[str, tuple[pl.DataFrame, pl.DataFrame]]
     steps: pl.DataFrame
-    proofs: pl.DataFrame | None = None
 
     def rows(self, metric: str, pairing: str) -> pl.DataFrame:
         """The model's rows of one pairing in order of steps; none where the metric was not measured."""
@@ -155,7 +152,7 @@ def update_correlation(data: Measured) -> Figure:
         ("cumulative", "Σ f(x) − f(y), the loss change", INK),
         ("cumulative_descent_term", "Σ ⟨∇f(y), x − y⟩, the promised descent", OTHER),
     )
-    heading(right, ["SUMS: on a convex path the loss change lies between the two others", ""])
+    heading(right, ["SUMS", "on a convex path the loss change lies between the two others"])
     known = [(defined(sums, name), label, colour) for name, label, colour in triple if name in sums.columns]
     if not any(len(step) for (step, _), _, _ in known):
         nothing(right, _filled(data.why_not("loss_change", "previous")))
@@ -173,7 +170,10 @@ def random_scaling(data: Measured) -> Figure:
     fig, (left, right) = _beside(data, "random_scaling", title)
     change = data.rows("loss_change", "previous")
     scaled = data.rows("random_scaling", "previous")
-    heading(left, ["WITHOUT the random factor: Σ ⟨∇f(x), x − y⟩, an estimate if the path is linear", ""])
+    heading(
+        left,
+        ["WITHOUT the random factor", "the slope at the new point is the loss change only on a line"],
+    )
     _against(left, data, "loss_change", change, "cumulative", "cumulative_update_correlation", "Σ ⟨∇f(x), x − y⟩")
     names = "cumulative_loss_change", "cumulative_slope", "Σ ⟨∇f(x), (x − y)/s⟩"
     heading(
@@ -194,12 +194,12 @@ def convexity_ratio(data: Measured) -> Figure:
     colours = dict(zip(names, LINES * 3, strict=False))
     heading(epochs, [f"PER EPOCH, run {data.run_id}", "≥ 1: the identity of convex analyses; ≥ 0: quasar-convex"])
     heading(so_far, ["SO FAR", ""])
-    heading(numerators, ["NUMERATOR so far: needs no loss at the reference", "its sign alone says nothing (R4)"])
+    heading(numerators, ["NUMERATOR so far: needs no loss at the reference", "its sign alone says nothing of the loss"])
     _ratio_per_epoch(epochs, data, names, colours)
     _lines(so_far, data, "convexity_ratio", "cumulative_ratio", names, colours)
     _lines(numerators, data, "reference_slope", "cumulative", names, colours)
     for axes in (epochs, so_far):
-        for bound in (0, 1):
+        for bound in (0, 1) if axes.lines else ():
             axes.axhline(bound, color=INK, lw=0.9, ls=(0, (4, 3)))
         _within(axes, -3, 6)
         dress(axes, "ratio")
@@ -210,49 +210,6 @@ def convexity_ratio(data: Measured) -> Figure:
     epochs.set_xlabel("epoch", color=INK, fontsize=9, loc="right")
     for axes in (so_far, numerators):
         steps_below(axes)
-    return fig
-
-
-def proof_bounds(data: Measured) -> Figure:
-    """Of each proof that speaks of the run its conclusion: what was observed beside what the proof promises."""
-    rows = [] if data.proofs is None else data.proofs.filter(pl.col("part") == "bound").to_dicts()
-    drawn = [row for row in rows if row["right"] is not None and row["right"] > 0]
-    fig = canvas(
-        "plate-proofs", f"Proof bound against observed      run {data.run_id}", (_WIDTH, 1.6 + 0.42 * len(drawn))
-    )
-    axes = fig.subplots()
-    heading(
-        axes,
-        [
-            "Each conclusion on a scale of its own unit. A bound right of what was observed is kept; how far, is its slack"
-        ],
-    )
-    if not drawn:
-        nothing(axes, _filled("no proof has a bound that could be computed on this run; the table says why"))
-        axes.set_xticks([])
-        return fig
-    names = [f"{row['proof']}: {row['line']}" for row in drawn]
-    for at, row in enumerate(drawn):
-        seen, promised = row["left"], row["right"]
-        if seen is not None and seen > 0:
-            axes.plot([seen, promised], [at, at], color=RULE, lw=3, zorder=1)
-            axes.plot([seen], [at], "o", ms=7, color=AVERAGE, label="observed" if at == 0 else None)
-        else:
-            why = "observed below 0" if seen is not None else "not observed: " + str(row["reason"])
-            axes.annotate(textwrap.shorten(why, 70), (promised, at), (9, 7), textcoords="offset points", fontsize=7.5,
-                          color=INK, parse_math=False)  # fmt: skip
-        kept = row["status"] != "FAILS"
-        axes.plot([promised], [at], "|", ms=15, mew=2.4, color=LIMIT if kept else VIOLATION)
-    axes.set_xscale("log")
-    axes.set_yticks(range(len(drawn)), names, parse_math=False)
-    axes.set_ylim(len(drawn) - 0.4, -0.6)
-    axes.margins(x=0.12)
-    dress(axes, "")
-    observed = Line2D([], [], marker="o", ls="", ms=7, color=AVERAGE, label="observed")
-    kept_bound = Line2D([], [], marker="|", ls="", ms=12, mew=2.4, color=LIMIT, label="bound")
-    broken = Line2D([], [], marker="|", ls="", ms=12, mew=2.4, color=VIOLATION, label="bound, exceeded")
-    axes.legend(handles=[observed, kept_bound, broken], loc="upper left", bbox_to_anchor=(0, -0.32 / len(drawn) - 0.06),
-                frameon=False, fontsize=8, labelcolor=INK, ncols=3)  # fmt: skip
     return fig
 
 
@@ -349,8 +306,12 @@ def _lines(
 
 
 def _no_ratio(data: Measured) -> str:
-    references = data.references("convexity_ratio")
-    return data.why_not("convexity_ratio", REFERENCE + references[0] if references else "reference")
+    if not data.references("reference_slope"):
+        return "this run has no pairs with a reference point"
+    return (
+        "f(x_r, z_t), the loss at the reference points on each minibatch, is not known: it has to be replayed. "
+        "The numerator below needs no loss"
+    )
 
 
 def _within(axes: Axes, low: float, high: float) -> None:

@@ -15,8 +15,9 @@ from analysis.figures import figure, to_svg
 from analysis.grouped import STATUSES, Family, families, is_control, points
 from analysis.metric import Claim, Metric
 from analysis.page import environment
-from analysis.plates import NEEDS, PLATES, Measured, proof_bounds
+from analysis.plates import NEEDS, PLATES, Measured
 from analysis.proof import Proof
+from analysis.proof_plate import proof_bounds
 from analysis.svg import glyph_sheet
 from analysis.tables import MODEL, Facts
 
@@ -52,7 +53,7 @@ def report(
     """
     metrics = {name: metric for name, (metric, _, _) in measurements.items()}
     rows = [row for _, _, verdicts in measurements.values() for row in verdicts.iter_rows(named=True)]
-    found = families(metrics, rows)
+    found = families({name: metric.family for name, metric in metrics.items()}, rows)
     held = _proofs(proofs or {})
     glyphs: dict[str, str] = {}
     drawn = {name: svg for name, (svg, _) in (drawings or {}).items()}
@@ -103,10 +104,10 @@ def _plates(
     found = {name: (table, verdicts) for name, (_, table, verdicts) in measurements.items()}
     lines = pl.concat([lines for _, _, lines in proofs.values()]) if proofs else None
     known = pl.DataFrame(schema={"step": pl.Int64}) if steps is None else steps
-    data = Measured(facts.run_id, found, known, lines)
+    data = Measured(facts.run_id, found, known)
     drawn = {name: draw(data) for name, draw in PLATES.items() if set(NEEDS[name]) <= found.keys()}
     if proofs:
-        drawn["proof_bounds"] = proof_bounds(data)
+        drawn["proof_bounds"] = proof_bounds(facts.run_id, lines)
     return {name: to_svg(plate, glyphs) for name, plate in drawn.items()}
 
 

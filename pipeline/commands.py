@@ -138,19 +138,26 @@ def list_runs(as_json: AsJson = False) -> None:
 
 
 @app.command(epilog="Example: lemmata show logistic-sgdm-0")
-def show(run: Run, as_json: AsJson = False) -> None:
+def show(
+    run: Run,
+    as_json: AsJson = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Also what is not applicable, each reference point, and every reason.")
+    ] = False,
+) -> None:
     """Show one run: where it ended, what was recorded, and the verdicts if they were computed."""
-    from pipeline.show import describe, print_run, verdicts_of
+    from pipeline.show import describe, findings_of, print_run, verdicts_of
     from tracer.store import home
 
     path = _existing(run)
     facts = describe(path)
     with _extra("show", "pipeline"):
         verdicts = verdicts_of(home.tables_root(), path.name)
+        findings = findings_of(home.tables_root(), path.name)
     if as_json:
-        print(json.dumps({**facts, "verdicts": verdicts}, indent=1))
+        print(json.dumps({**facts, "verdicts": verdicts, "proofs": findings}, indent=1))
     else:
-        print_run(console, facts, verdicts)
+        print_run(console, facts, verdicts, findings, every)
 
 
 @app.command(epilog="Example: lemmata verify logistic-sgdm-0")

@@ -7,8 +7,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from analysis.plates import Measured, proof_bounds
 from analysis.proof import Proof
+from analysis.proof_plate import proof_bounds
 from analysis.prove import Outcome, evaluate_all
 from analysis.tables import TableStore
 from pipeline import checks, pages
@@ -60,9 +60,8 @@ def check_results(outcomes: Mapping[str, Outcome]) -> list[dg.AssetCheckResult]:
 
 def page(store: TableStore, proofs: Mapping[str, Proof], outcomes: Mapping[str, Outcome], lines: pl.DataFrame) -> Any:
     """The page: bounds beside what was observed, and each proof line by line."""
-    data = Measured(store.run_id, {}, store.scan("steps").collect(), lines)
     return {
-        "bounds": pages.image("proofs", proof_bounds(data)),
+        "bounds": pages.image("proofs", proof_bounds(store.run_id, lines)),
         **{name: dg.MetadataValue.md(markdown(proofs[name], outcome)) for name, outcome in outcomes.items()},
         "dagster/row_count": len(lines),
         "path": dg.MetadataValue.path(store.path("proofs")),
