@@ -187,7 +187,7 @@ def random_scaling(data: Measured) -> Figure:
 def convexity_ratio(data: Measured) -> Figure:
     """Σ slopes over Σ loss differences for each reference, per epoch and so far; the numerators for all of them."""
     names = data.references("reference_slope") or data.references("convexity_ratio")
-    fig = canvas("convexity_ratio", "Convexity ratio  Σ ⟨∇f(x), x − x_r⟩ / Σ (f(x) − f(x_r))", (_WIDTH, 6.9))
+    fig = canvas("plate-convexity_ratio", "Convexity ratio  Σ ⟨∇f(x), x − x_r⟩ / Σ (f(x) − f(x_r))", (_WIDTH, 6.9))
     grid = fig.subplots(2, 2)
     fig.delaxes(grid[1, 1])
     epochs, so_far, numerators = grid[0, 0], grid[0, 1], grid[1, 0]

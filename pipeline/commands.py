@@ -210,22 +210,42 @@ def materialize(
     _finish(outcomes)
 
 
-@app.command(epilog="Example: lemmata report logistic-sgdm-0 --open")
+@app.command(
+    epilog="Example: lemmata report logistic-sgdm-0 --open; several: lemmata report slow fast --output two.html"
+)
 def report(
-    run: Run, open_: Annotated[bool, typer.Option("--open", help="Open it in the browser as well.")] = False
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="A recorded run, or several to compare.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Where the page of several runs goes.", show_default="comparison.html in the tables"),
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser as well.")] = False,
 ) -> None:
-    """Print the path of a run's HTML report: one file with every verdict and plot, to keep or to send."""
-    from tracer.errors import LemmataError
+    """Print the path of a run's HTML report: one file with every verdict and plot, to keep or to send.
+
+    With several runs: write one page that sets every claim against every run.
+    """
+    from tracer.errors import LemmataError, UsageError
     from tracer.store import home
 
-    name = home.resolve_run(run).name
-    path = home.tables_root() / name / "report.html"
-    if not path.is_file():
-        _existing(run)
-        raise LemmataError(f"{path}: no report yet. Compute it: lemmata materialize {name}")
+    names = [home.resolve_run(run).name for run in runs]
+    for run, name in zip(runs, names, strict=True):
+        if not (home.tables_root() / name / "report.html").is_file():
+            _existing(run)
+            path = home.tables_root() / name / "report.html"
+            raise LemmataError(f"{path}: no report yet. Compute it: lemmata materialize {name}")
+    if len(names) == 1:
+        if output is not None:
+            raise UsageError("lemmata report: --output is for several runs; the report of one run is there already.")
+        path = home.tables_root() / names[0] / "report.html"
+    else:
+        with _extra("report", "pipeline"):
+            from pipeline.comparison import write_comparison
+
+            path = write_comparison(names, output or home.tables_root() / "comparison.html")
     print(path)
     if open_:
-        typer.launch(path.as_uri())
+        typer.launch(path.resolve().as_uri())
 
 
 @app.command(epilog="Example: lemmata ui --port 3001")
