@@ -41,11 +41,10 @@ def proof_bounds(run_id: str, lines: pl.DataFrame | None) -> Figure:
     axes.set_ylim(len(drawn) - 0.4, -0.6)
     axes.margins(x=0.15)
     dress(axes, "")
-    stroke = {"marker": "|", "ls": "", "ms": 12, "mew": 2.4}
     keys = [
         Line2D([], [], marker="o", ls="", ms=7, color=AVERAGE, label="observed"),
-        Line2D([], [], color=LIMIT, label="bound", **stroke),
-        Line2D([], [], color=VIOLATION, label="bound, exceeded", **stroke),
+        Line2D([], [], marker="|", ls="", ms=12, mew=2.4, color=LIMIT, label="bound"),
+        Line2D([], [], marker="|", ls="", ms=12, mew=2.4, color=VIOLATION, label="bound, exceeded"),
     ]
     fig.legend(handles=keys, loc="outside lower left", frameon=False, fontsize=8, labelcolor=INK, ncols=3)
     return fig

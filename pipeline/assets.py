@@ -20,7 +20,7 @@ from analysis.measure import measure, measure_all
 from analysis.metric import Metric
 from analysis.plates import NEEDS, PLATES, Measured, plate_of
 from analysis.proofs import proofs as all_proofs
-from analysis.svg import settled, to_svg
+from analysis.svg import png_and_svg
 from analysis.tables import Tables, TableStore
 from pipeline import checks, pages, proof_asset
 from pipeline.instance import PARTITIONS
@@ -165,8 +165,8 @@ def metric_asset(metric: Metric, metrics: Mapping[str, Metric]) -> dg.AssetsDefi
         found = measure(metric, tables)
         path = into.write(f"metrics/{metric.name}", found.table)
         glyphs: dict[str, str] = {}
-        plot = settled(figure(metric, found.table, found.verdicts, titled=False))
-        write_drawing(into, metric.name, (to_svg(plot, glyphs), glyphs))
+        plot, svg = png_and_svg(figure(metric, found.table, found.verdicts, titled=False), pages.DPI, glyphs)
+        write_drawing(into, metric.name, (svg, glyphs))
         into.write(f"verdicts/{metric.name}", found.verdicts.with_columns(digest=pl.lit(tables.facts.digest)))
         return dg.MaterializeResult(
             metadata=pages.of_metric(metric, found, path, plot, _plate(metric, metrics, tables)),

@@ -83,16 +83,20 @@ def of_geometry(store: TableStore) -> Page:
 
 def image(name: str, drawn: Figure) -> dg.MetadataValue[Any]:
     """A figure on a page."""
-    png = base64.b64encode(to_png(drawn, dpi=DPI)).decode()
-    return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{png})")
+    return shown(name, to_png(drawn, dpi=DPI))
 
 
-def of_metric(metric: Metric, found: Measurement, path: Path, plot: Figure, plate: Figure | None = None) -> Page:
+def shown(name: str, png: bytes) -> dg.MetadataValue[Any]:
+    """A picture on a page."""
+    return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def of_metric(metric: Metric, found: Measurement, path: Path, plot: bytes, plate: Figure | None = None) -> Page:
     """Page of a metric: what was claimed, what came out, the plots, and where the numbers are."""
     judged = judged_rows(metric, found.verdicts)
     estimates = judged["estimate"].drop_nulls()
     return {
-        "plot": image(metric.name, plot),
+        "plot": shown(metric.name, plot),
         **({"plate": image(f"{metric.name}, the plate", plate)} if plate is not None else {}),
         **{f"{row['claim']} ({row['pairing']})": sentence(row) for row in judged.to_dicts()},
         "verdicts": verdict_records(found.verdicts, VERDICT_COLUMNS),
