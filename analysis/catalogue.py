@@ -17,8 +17,10 @@ import analysis.metrics
 from analysis import rounding, statistics, verdict
 from analysis.checks import IDENTITIES
 from analysis.columns import COLUMNS
-from analysis.describe import describe, table
+from analysis.describe import describe, line, table
 from analysis.metric import FAMILIES, Claim, Metric
+from analysis.plates import PLATES
+from analysis.proofs import proofs
 
 PAGE = Path("docs/metrics.md")
 FIGURES = Path("docs/figures")
@@ -57,10 +59,10 @@ def page(metrics: Mapping[str, Metric], figures: Collection[str]) -> str:
         effective_least=statistics.EFFECTIVE_LEAST,
         window=100,
         false_discoveries="5 %",
-        proofs="",
+        proofs=_proofs(),
         checks=table(("identity", "what must vanish to rounding"), IDENTITIES),
         overview=_overview(metrics.values()),
-        plates="",
+        plates=_plates(figures),
         families="\n\n".join(_families(metrics.values(), figures)),
         columns=_columns(),
     )
@@ -80,6 +82,28 @@ def _families(metrics: Iterable[Metric], figures: Collection[str]) -> Iterable[s
                 for name in (f"{metric.name}.svg", f"{metric.name}.png")
                 if name in figures
             )
+
+
+def _proofs() -> str:
+    """Each proof with its lines, and what each of them uses."""
+    parts = []
+    for proof in proofs().values():
+        rows = [
+            (str(number) if number <= len(proof.lines) else "→", each.name, each.uses, each.over, each.says)
+            for number, each in enumerate((*proof.lines, *proof.bounds), 1)
+        ]
+        said = [f"### {proof.name}", f"**{line(proof.title)}**. {line(proof.paper)}"]
+        said += [f"Assumes {'; '.join(map(line, proof.assumes))}."] * bool(proof.assumes)
+        said += [table(("", "line", "uses", "over", "in words"), rows)]
+        said += [f"*Does not say.* {line(proof.caveat)}"] * bool(proof.caveat)
+        parts.append("\n\n".join(said))
+    return "\n" + "\n\n".join(parts) + "\n"
+
+
+def _plates(figures: Collection[str]) -> str:
+    """The paper's figures that are there, of the example run."""
+    names = [f"plate-{name}.png" for name in (*PLATES, "proofs")]
+    return "\n\n".join(f"![{name[6:-4]}]({FIGURES.name}/{name})" for name in names if name in figures)
 
 
 def _overview(metrics: Iterable[Metric]) -> str:
