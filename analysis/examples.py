@@ -19,7 +19,7 @@ from analysis.prove import evaluate_all
 from tracer.store import Trace
 
 DPI = 72
-COLOURS = 32  # a figure is lines on white: a palette takes a quarter of the room
+COLOURS = 128  # a figure is lines on white: a palette takes half of the room
 
 
 def draw(metrics: Mapping[str, Metric], run: Path, into: Path) -> None:

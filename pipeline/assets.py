@@ -11,8 +11,12 @@ import dagster as dg
 import polars as pl
 from matplotlib.figure import Figure
 
+import analysis.figures
 import analysis.geometry
+import analysis.grouped
 import analysis.kernel
+import analysis.plates
+import analysis.proof_plate
 import analysis.report
 from analysis.checks import trace_checks
 from analysis.figures import figure
@@ -244,7 +248,9 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
         deps=[verdicts, proofs],
         partitions_def=RUNS,
         group_name="results",
-        code_version=pages.source_version(analysis.report),
+        code_version=pages.source_version(
+            analysis.report, analysis.grouped, analysis.figures, analysis.plates, analysis.proof_plate
+        ),
         kinds={"html"},
         automation_condition=WHEN_INPUTS_CHANGE,
     )

@@ -14,8 +14,11 @@ from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGra
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
+from analysis.checks import IDENTITIES, ODDITIES
+from analysis.proofs import proofs
 from analysis.registry import metrics
 from pipeline.assets import GROUPS
+from pipeline.checks import check_name
 from pipeline.definitions import build
 from pipeline.instance import opened
 from pipeline.materialize import Outcome, materialize, metric_selection
@@ -148,8 +151,6 @@ def test_a_claim_passes_its_check_only_when_it_holds(computed: Path) -> None:
 
 
 def sorted_as(claims: Any, found: dict[str, Any]) -> Iterator[Any]:
-    from pipeline.checks import check_name
-
     return (found[check_name(claim.name)] for claim in claims)
 
 
@@ -157,8 +158,23 @@ def test_identities_of_a_sound_trace_pass_and_block(computed: Path) -> None:
     with opened() as instance:
         found = check_results(instance, "geometry", "sgdm")
     assert {name for name, evaluation in found.items() if not evaluation.passed} == set()
-    assert {"finite", "no_gaps"} < found.keys()
-    assert all(evaluation.blocking for name, evaluation in found.items() if name not in ("finite", "no_gaps"))
+    assert {check_name(name) for name, _ in (*IDENTITIES, *ODDITIES)} == found.keys()
+    assert {name for name, each in found.items() if each.blocking} == {check_name(name) for name, _ in IDENTITIES}
+
+
+def test_each_proof_is_a_check_with_its_lines_on_the_page(computed: Path) -> None:
+    with opened() as instance:
+        found = check_results(instance, "proofs", "sgdm")
+        page = latest(instance, "proofs", "sgdm").asset_materialization
+    assert found.keys() == proofs().keys()
+    assert {each.severity for each in found.values()} == {dg.AssetCheckSeverity.WARN}
+    assert page is not None
+    findings = pl.read_parquet(computed / "tables" / "sgdm" / "proof_findings.parquet")
+    for proof, status, reason in findings.select("proof", "status", "reason").iter_rows():
+        assert found[proof].description == f"{status}: {reason}"
+        assert found[proof].passed == (status == "HOLDS")
+        assert all(line.name in page.metadata[proof].value for line in proofs()[proof].lines)
+    assert "Proofs, line by line" in (computed / "tables" / "sgdm" / "report.html").read_text(encoding="utf-8")
 
 
 def test_computing_again_leaves_everything_fresh(computed: Path) -> None:
