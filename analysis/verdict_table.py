@@ -40,6 +40,7 @@ _POINTS = {
     "reference": "reference point, minibatch z_t",
     "unpaired": "previous point x_{t-1}, minibatch z_{t-1}",
 }
+_AT_REFERENCE = {"loss_y", "gy_d", "gy_gy", "dg_d", "dg_dg", "gx_gy"}  # of a reference no probe gives them
 _UNPAIRED = "different minibatches; see R6 (differences of gradients of two minibatches measure noise, not the loss)"
 _IN_SAMPLE = (
     "in-sample: the step was made from this minibatch, so that the pair says nothing of the population loss "
@@ -184,7 +185,7 @@ def _why_not(
         gone = {n for n in rows.columns if rows[n].null_count() == len(rows)}
         needed = claim_columns(metric, claim)
         names = [n for n in metric.columns if n in gone and n in needed] or [n for n in needed if n in gone]
-        absent = "; ".join(f"needs {name}: {_absence(name, tables)}" for name in names)
+        absent = "; ".join(f"needs {name}: {_absence(name, tables, pairing)}" for name in names)
         return absent or "no pair has every column it needs"
     return "descriptive: the metric makes no claim" if claim is _NOTHING else None
 
@@ -197,7 +198,9 @@ def _no_pairs(pairing: str) -> str:
     return f"no pairs with pairing {pairing!r}: a pair needs two consecutive recorded steps"
 
 
-def _absence(name: str, tables: Tables) -> str:
+def _absence(name: str, tables: Tables, pairing: str = "") -> str:
+    if pairing_kind(pairing) == "reference" and name in _AT_REFERENCE:
+        return f"{COLUMNS[name].meaning}; the minibatches were not evaluated at the reference point"
     known = {*COLUMNS, *tables.steps.collect_schema()}
     if name not in known:
         return f"this run's tables have no such column; there are {', '.join(sorted(known))}"

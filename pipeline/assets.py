@@ -1,36 +1,57 @@
-"""The assets: trace → geometry → one per metric → verdicts → report. A partition is a recorded run.
+"""The assets: trace → geometry → one per metric, and proofs → verdicts → report. A partition is a recorded run.
 
 Each body is a call into ``analysis`` and what its page shows. No asset reads HDF5 but the first two.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
 import polars as pl
+from matplotlib.figure import Figure
 
+import analysis.dynamics
+import analysis.dynamics_kernel
+import analysis.figures
 import analysis.geometry
+import analysis.grouped
 import analysis.kernel
 import analysis.long
+import analysis.optimizers
 import analysis.pairs
 import analysis.passes
 import analysis.path
+import analysis.plates
 import analysis.products
+import analysis.proof_plate
 import analysis.references
 import analysis.report
 from analysis.checks import trace_checks
-from analysis.measure import measure
+from analysis.figures import figure
+from analysis.measure import measure, measure_all
 from analysis.metric import Metric
-from analysis.tables import TableStore
-from pipeline import checks, pages
+from analysis.plates import NEEDS, PLATES, Measured, plate_of
+from analysis.proofs import proofs as all_proofs
+from analysis.svg import png_and_svg
+from analysis.tables import Tables, TableStore
+from pipeline import checks, pages, proof_asset
 from pipeline.instance import PARTITIONS
-from pipeline.results import current_verdicts, measurements, read_config, write_config
+from pipeline.results import (
+    current_verdicts,
+    measurements,
+    proof_results,
+    read_config,
+    read_drawings,
+    write_config,
+    write_drawing,
+)
 from tracer.errors import FormatError
 from tracer.store import Trace, home, verify
 from tracer.store.layout import VERSION
 
+ALL_PROOFS = all_proofs()
 RUNS = dg.DynamicPartitionsDefinition(name=PARTITIONS)
 if TYPE_CHECKING:
     Result: TypeAlias = dg.MaterializeResult[None]
@@ -100,9 +121,12 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
     partitions_def=RUNS,
     group_name="recording",
     code_version=pages.source_version(
+        analysis.dynamics,
+        analysis.dynamics_kernel,
         analysis.geometry,
         analysis.kernel,
         analysis.long,
+        analysis.optimizers,
         analysis.pairs,
         analysis.passes,
         analysis.path,
@@ -129,14 +153,33 @@ def geometry(context: dg.AssetExecutionContext) -> Result:
     )
 
 
-def metric_asset(metric: Metric) -> dg.AssetsDefinition:
-    """The asset of one metric; name, page, checks and version all come from its record."""
+GROUPS = {
+    "A": "convexity",
+    "B": "reference_points",
+    "C": "smoothness",
+    "D": "descent",
+    "E": "nonsmooth",
+    "F": "noise",
+    "G": "other_norms",
+}
+
+
+def group(metric: Metric) -> str:
+    """Name of the group of the metric's family; metrics of one's own have a group to themselves."""
+    return GROUPS.get(metric.family, "your_own")
+
+
+def metric_asset(metric: Metric, metrics: Mapping[str, Metric]) -> dg.AssetsDefinition:
+    """The asset of one metric; name, page, checks and version all come from its record.
+
+    ``metrics`` are all there are: a plate may draw several.
+    """
 
     @dg.asset(
         name=metric.name,
         deps=[geometry],
         partitions_def=RUNS,
-        group_name="metrics",
+        group_name=group(metric),
         description=pages.describe(metric),
         metadata={"formula": pages.formula(metric), "paper": metric.paper or "none named", "unit": str(metric.units)},
         code_version=metric.fingerprint,
@@ -149,12 +192,44 @@ def metric_asset(metric: Metric) -> dg.AssetsDefinition:
         tables = into.tables()
         found = measure(metric, tables)
         path = into.write(f"metrics/{metric.name}", found.table)
+        glyphs: dict[str, str] = {}
+        plot, svg = png_and_svg(figure(metric, found.table, found.verdicts, titled=False), pages.DPI, glyphs)
+        write_drawing(into, metric.name, (svg, glyphs))
         into.write(f"verdicts/{metric.name}", found.verdicts.with_columns(digest=pl.lit(tables.facts.digest)))
         return dg.MaterializeResult(
-            metadata=pages.of_metric(metric, found, path), check_results=checks.claims(metric, found.verdicts)
+            metadata=pages.of_metric(metric, found, path, plot, _plate(metric, metrics, tables)),
+            check_results=checks.claims(metric, found.verdicts),
         )
 
     return computed
+
+
+def _plate(metric: Metric, metrics: Mapping[str, Metric], tables: Tables) -> Figure | None:
+    """The paper's figure of a metric that has one, with the other metrics it draws."""
+    if metric.name not in PLATES:
+        return None
+    found = measure_all([metrics[name] for name in NEEDS[metric.name] if name in metrics], tables)
+    drawn = {name: (each.table, each.verdicts) for name, each in found.items()}
+    return plate_of(metric.name, Measured(tables.facts.run_id, drawn, tables.steps.collect()))
+
+
+@dg.asset(
+    deps=[geometry],
+    partitions_def=RUNS,
+    group_name="proofs",
+    code_version=pages.version_of("".join(proof.fingerprint for proof in ALL_PROOFS.values())),
+    kinds={"polars"},
+    automation_condition=WHEN_INPUTS_CHANGE,
+    check_specs=proof_asset.check_specs(ALL_PROOFS.values()),
+)
+def proofs(context: dg.AssetExecutionContext) -> Result:
+    """Each proof line by line on this run: which line holds, with how much slack, and which one breaks first."""
+    into = store(context.partition_key)
+    outcomes, lines = proof_asset.compute(into, ALL_PROOFS)
+    return dg.MaterializeResult(
+        metadata=proof_asset.page(into, ALL_PROOFS, outcomes, lines),
+        check_results=proof_asset.check_results(outcomes),
+    )
 
 
 def broken_asset(name: str, error: str) -> dg.AssetsDefinition:
@@ -164,7 +239,7 @@ def broken_asset(name: str, error: str) -> dg.AssetsDefinition:
         name=name,
         deps=[geometry],
         partitions_def=RUNS,
-        group_name="metrics",
+        group_name="your_own",
         description=f"This metric's file could not be loaded:\n\n```\n{error}\n```",
         code_version=pages.version_of(error),
     )
@@ -194,10 +269,12 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
         return dg.MaterializeResult(metadata=pages.of_verdicts(table, path))
 
     @dg.asset(
-        deps=[verdicts],
+        deps=[verdicts, proofs],
         partitions_def=RUNS,
         group_name="results",
-        code_version=pages.source_version(analysis.report),
+        code_version=pages.source_version(
+            analysis.report, analysis.grouped, analysis.figures, analysis.plates, analysis.proof_plate
+        ),
         kinds={"html"},
         automation_condition=WHEN_INPUTS_CHANGE,
     )
@@ -206,7 +283,16 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
         into = store(context.partition_key)
         tables = into.tables()
         found, checked = measurements(into, metrics), trace_checks(tables)
-        html = analysis.report.report(tables.facts, found, checked, read_config(into), broken)
+        html = analysis.report.report(
+            tables.facts,
+            found,
+            checked,
+            read_config(into),
+            broken,
+            steps=tables.steps.collect(),
+            proofs=proof_results(into, ALL_PROOFS),
+            drawings=read_drawings(into, found),
+        )
         path = into.write_text("report.html", html)
         return dg.MaterializeResult(metadata=pages.of_report(path))
 

@@ -73,8 +73,14 @@ def check_name(name: str) -> str:
 
 def claims(metric: Metric, verdicts: pl.DataFrame) -> list[dg.AssetCheckResult]:
     """One result per claim: passed where all its verdicts are HOLDS; anything else is a finding, not an error."""
-    judged = verdicts.filter(pl.col("pairing").is_in(metric.pairings))
+    judged = judged_rows(metric, verdicts)
     return [_claim(claim.name, judged.filter(pl.col("claim") == claim.name).to_dicts()) for claim in metric.claims]
+
+
+def judged_rows(metric: Metric, verdicts: pl.DataFrame) -> pl.DataFrame:
+    """Without unpaired rows, which stand beside and are never judged; every reference point is one pairing."""
+    kinds = pl.col("pairing").str.split(":").list.first()
+    return verdicts.filter(kinds.is_in(metric.pairings))
 
 
 def _claim(claim: str, rows: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult:

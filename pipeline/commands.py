@@ -103,6 +103,13 @@ def record(
     batches: Annotated[
         bool, typer.Option("--batches", help="Keep each step's minibatch too, for `lemmata replay`.")
     ] = False,
+    look_ahead: Annotated[
+        bool, typer.Option(help="Also evaluate it at the next point: in-sample verdicts need it, it costs a pass.")
+    ] = False,
+    half_batches: Annotated[
+        bool, typer.Option(help="Also evaluate its two halves: noise is measured from them, it costs a pass.")
+    ] = False,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="the workload's own")] = None,
 ) -> None:
     """Train a built-in problem and record every step.
 
@@ -110,8 +117,10 @@ def record(
     """
     from pipeline.recording import record_workload
 
+    asked = {"look_back": look_back, "look_ahead": look_ahead, "half_batches": half_batches}
+    probes = [name for name, wanted in asked.items() if wanted]
     name = run or f"{workload}-{optimizer}-{seed}"
-    path = record_workload(errors, workload, name, optimizer, steps, seed, look_back, batches)
+    path = record_workload(errors, workload, name, optimizer, steps, seed, probes, lr, batches)
     print(path)
     errors.print(f"Next: {program()} materialize {path.name}", style="dim", highlight=False)
 
@@ -132,19 +141,26 @@ def list_runs(as_json: AsJson = False) -> None:
 
 
 @app.command(epilog="Example: lemmata show logistic-sgdm-0")
-def show(run: Run, as_json: AsJson = False) -> None:
+def show(
+    run: Run,
+    as_json: AsJson = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Also what is not applicable, each reference point, and every reason.")
+    ] = False,
+) -> None:
     """Show one run: where it ended, what was recorded, and the verdicts if they were computed."""
-    from pipeline.show import describe, print_run, verdicts_of
+    from pipeline.show import describe, findings_of, print_run, verdicts_of
     from tracer.store import home
 
     path = _existing(run)
     facts = describe(path)
     with _extra("show", "pipeline"):
         verdicts = verdicts_of(home.tables_root(), path.name)
+        findings = findings_of(home.tables_root(), path.name)
     if as_json:
-        print(json.dumps({**facts, "verdicts": verdicts}, indent=1))
+        print(json.dumps({**facts, "verdicts": verdicts, "proofs": findings}, indent=1))
     else:
-        print_run(console, facts, verdicts)
+        print_run(console, facts, verdicts, findings, every)
 
 
 @app.command(epilog="Example: lemmata verify logistic-sgdm-0")
@@ -197,22 +213,42 @@ def materialize(
     _finish(outcomes)
 
 
-@app.command(epilog="Example: lemmata report logistic-sgdm-0 --open")
+@app.command(
+    epilog="Example: lemmata report logistic-sgdm-0 --open; several: lemmata report slow fast --output two.html"
+)
 def report(
-    run: Run, open_: Annotated[bool, typer.Option("--open", help="Open it in the browser as well.")] = False
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="A recorded run, or several to compare.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Where the page of several runs goes.", show_default="comparison.html in the tables"),
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser as well.")] = False,
 ) -> None:
-    """Print the path of a run's HTML report: one file with every verdict and plot, to keep or to send."""
-    from tracer.errors import LemmataError
+    """Print the path of a run's HTML report: one file with every verdict and plot, to keep or to send.
+
+    With several runs: write one page that sets every claim against every run.
+    """
+    from tracer.errors import LemmataError, UsageError
     from tracer.store import home
 
-    name = home.resolve_run(run).name
-    path = home.tables_root() / name / "report.html"
-    if not path.is_file():
-        _existing(run)
-        raise LemmataError(f"{path}: no report yet. Compute it: lemmata materialize {name}")
+    names = [home.resolve_run(run).name for run in runs]
+    for run, name in zip(runs, names, strict=True):
+        if not (home.tables_root() / name / "report.html").is_file():
+            _existing(run)
+            path = home.tables_root() / name / "report.html"
+            raise LemmataError(f"{path}: no report yet. Compute it: lemmata materialize {name}")
+    if len(names) == 1:
+        if output is not None:
+            raise UsageError("lemmata report: --output is for several runs; the report of one run is there already.")
+        path = home.tables_root() / names[0] / "report.html"
+    else:
+        with _extra("report", "pipeline"):
+            from pipeline.comparison import write_comparison
+
+            path = write_comparison(names, output or home.tables_root() / "comparison.html")
     print(path)
     if open_:
-        typer.launch(path.as_uri())
+        typer.launch(path.resolve().as_uri())
 
 
 @app.command(epilog="Example: lemmata ui --port 3001")

@@ -12,7 +12,7 @@ from analysis.registry import broken_metrics, metrics
 from pipeline import assets, sensor
 from tracer.errors import UsageError
 
-TAKEN = frozenset({"trace", "geometry", "verdicts", "report"})
+TAKEN = frozenset({"trace", "geometry", "proofs", "verdicts", "report"})
 
 
 def build() -> dg.Definitions:
@@ -22,7 +22,8 @@ def build() -> dg.Definitions:
         assets=[
             assets.trace,
             assets.geometry,
-            *map(assets.metric_asset, good.values()),
+            assets.proofs,
+            *(assets.metric_asset(metric, good) for metric in good.values()),
             *(assets.broken_asset(name, error) for name, error in broken.items()),
             *assets.summaries(good, broken),
         ],

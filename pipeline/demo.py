@@ -7,10 +7,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from analysis.grouped import families
+from analysis.tables import pairing_kind
 from pipeline.materialize import Outcome, materialize_with_progress
 from pipeline.program import program
 from pipeline.recording import record_workload
-from pipeline.show import COLOURS, judged, verdicts_of
+from pipeline.show import COLOURS, letters, verdicts_of
 from tracer.errors import UsageError
 from tracer.store import home
 from tracer.store.lock import being_written
@@ -43,14 +45,21 @@ def run_demo(console: Console, steps: int | None = None) -> list[Outcome]:
 
 
 def comparison(run_ids: Sequence[str]) -> Table:
-    """Verdicts of several runs side by side, a line per claim."""
-    table = Table("metric", "claim", *(run_id.removeprefix("demo-") for run_id in run_ids), box=None, pad_edge=False)
-    lines: dict[tuple[str, str, str], dict[str, str]] = {}
+    """Verdicts of several runs side by side, a line per claim that applies to one of them, by family."""
+    table = Table("metric", "claim", "points", box=None, pad_edge=False)
     for run_id in run_ids:
-        for verdict in judged(verdicts_of(home.tables_root(), run_id) or []):
-            key = verdict["metric"], verdict["claim"], verdict["pairing"]
-            lines.setdefault(key, {})[run_id] = verdict["status"]
-    for (metric, claim, _), statuses in lines.items():
-        found = (statuses.get(run_id, "–") for run_id in run_ids)
-        table.add_row(metric, claim, *(Text(status, COLOURS.get(status, "")) for status in found))
+        table.add_column(run_id.removeprefix("demo-"))
+    of = letters()
+    found = [families(of, verdicts_of(home.tables_root(), run_id) or []) for run_id in run_ids]
+    for title in dict.fromkeys(family.title for of_run in found for family in of_run):
+        cells = [
+            {(group.metric, group.claim, pairing_kind(group.row["pairing"])): group for group in groups}
+            for groups in ([g for family in of_run if family.title == title for g in family.groups] for of_run in found)
+        ]
+        table.add_row(Text(title, "bold"))
+        for key in dict.fromkeys(key for of_run in cells for key in of_run):
+            statuses = [of_run[key].status if key in of_run else "–" for of_run in cells]
+            if set(statuses) - {"NOT APPLICABLE", "–"}:
+                points = {"previous": "fresh", "next": "in-sample"}.get(key[2], "references")
+                table.add_row(*key[:2], points, *(Text(status, COLOURS.get(status, "")) for status in statuses))
     return table

@@ -10,15 +10,17 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
+from matplotlib.figure import Figure
 
-from analysis.figures import figure, to_png
+from analysis.figures import to_png
 from analysis.measure import Measurement
 from analysis.metric import Metric
 from analysis.tables import MODEL, TableStore
-from pipeline.checks import sentence
+from pipeline.checks import judged_rows, sentence
 from tracer.store import Trace
 
 Page = Mapping[str, Any]
+DPI = 80  # of plots: a page is stored with every computation of it
 SHOWN_ROWS = 10  # of a value table; the file has all
 VERDICT_COLUMNS = ("claim", "status", "pairing", "estimate", "lower", "upper", "pairs")
 COUNTED = {"HOLDS": "holds", "FAILS": "fails", "INCONCLUSIVE": "inconclusive", "NOT APPLICABLE": "not applicable"}
@@ -79,13 +81,23 @@ def of_geometry(store: TableStore) -> Page:
     }
 
 
-def of_metric(metric: Metric, found: Measurement, path: Path) -> Page:
-    """Page of a metric: what was claimed, what came out, the plot, and where the numbers are."""
-    judged = found.verdicts.filter(pl.col("pairing").is_in(metric.pairings))
+def image(name: str, drawn: Figure) -> dg.MetadataValue[Any]:
+    """A figure on a page."""
+    return shown(name, to_png(drawn, dpi=DPI))
+
+
+def shown(name: str, png: bytes) -> dg.MetadataValue[Any]:
+    """A picture on a page."""
+    return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def of_metric(metric: Metric, found: Measurement, path: Path, plot: bytes, plate: Figure | None = None) -> Page:
+    """Page of a metric: what was claimed, what came out, the plots, and where the numbers are."""
+    judged = judged_rows(metric, found.verdicts)
     estimates = judged["estimate"].drop_nulls()
-    image = base64.b64encode(to_png(figure(metric, found.table, found.verdicts), dpi=100)).decode()
     return {
-        "plot": dg.MetadataValue.md(f"![{metric.name}](data:image/png;base64,{image})"),
+        "plot": shown(metric.name, plot),
+        **({"plate": image(f"{metric.name}, the plate", plate)} if plate is not None else {}),
         **{f"{row['claim']} ({row['pairing']})": sentence(row) for row in judged.to_dicts()},
         "verdicts": verdict_records(found.verdicts, VERDICT_COLUMNS),
         "formula": formula(metric),

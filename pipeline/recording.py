@@ -1,5 +1,6 @@
 """Recording built-in workloads from the command line, with a progress bar."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -17,7 +18,8 @@ def record_workload(
     optimizer: str,
     steps: int | None,
     seed: int,
-    look_back: bool = True,
+    probes: Sequence[str] = ("look_back",),
+    lr: float | None = None,
     batches: bool = False,
 ) -> Path:
     """Train ``workload`` and record it as ``run``; the bar shows steps and loss. Returns the run's directory.
@@ -44,12 +46,12 @@ def record_workload(
         def step(done: int, total: int, loss: float) -> None:
             progress.update(task, completed=done, total=total, loss=loss)
 
-        probes = ("look_back",) if look_back else ()
         return train(
             workload,
             run,
             optimizer=optimizer,
             steps=steps,
+            lr=lr,
             seed=seed,
             probes=probes,
             record_batches=batches,

@@ -1,15 +1,18 @@
 """What has been computed for a run, read back; what belongs to another content or formula is left out."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import polars as pl
 
 from analysis.metric import Metric
+from analysis.proof import Proof
+from analysis.report import Drawing
 from analysis.tables import TableStore
 from tracer.errors import FormatError
 
+ProofResults = dict[str, tuple[Proof, dict[str, Any], pl.DataFrame]]  # name: proof, finding, lines
 Results = dict[str, tuple[Metric, pl.DataFrame, pl.DataFrame]]  # name: metric, values, verdicts
 
 
@@ -39,6 +42,32 @@ def measurements(store: TableStore, metrics: Mapping[str, Metric]) -> Results:
             if current.all():
                 found[name] = metric, store.scan(f"metrics/{name}").collect(), verdicts.drop("digest")
     return found
+
+
+def proof_results(store: TableStore, proofs: Mapping[str, Proof]) -> ProofResults:
+    """Proof, finding and lines of every proof that is up to date for this run."""
+    if not (store.exists("proofs") and store.exists("proof_findings")):
+        return {}
+    digest = store.facts().digest
+    lines = store.scan("proofs").collect()
+    found: ProofResults = {}
+    for finding in store.scan("proof_findings").collect().to_dicts():
+        proof = proofs.get(finding["proof"])
+        if proof is not None and (finding["fingerprint"], finding["digest"]) == (proof.fingerprint, digest):
+            found[proof.name] = proof, finding, lines.filter(pl.col("proof") == proof.name).drop("digest")
+    return found
+
+
+def write_drawing(store: TableStore, name: str, drawing: Drawing) -> None:
+    """Keep a metric's figure for the report: drawing takes longer than everything else."""
+    store.write_text(f"figures/{name}.json", json.dumps(drawing))
+
+
+def read_drawings(store: TableStore, names: Iterable[str]) -> dict[str, Drawing]:
+    """Figures that were kept, by metric."""
+    paths = {name: store.directory / "figures" / f"{name}.json" for name in names}
+    read = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.is_file()}
+    return {name: (svg, glyphs) for name, (svg, glyphs) in read.items()}
 
 
 def write_config(store: TableStore, config: Mapping[str, Any]) -> None:

@@ -3,14 +3,17 @@
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from tracer.errors import FormatError
 from tracer.store import Trace, home, runs
+
+if TYPE_CHECKING:
+    from analysis.grouped import Group
 
 COLOURS = {"HOLDS": "green", "FAILS": "red", "INCONCLUSIVE": "yellow", "NOT APPLICABLE": "dim"}
 Row = Mapping[str, Any]
@@ -87,8 +90,32 @@ def runs_table(found: Iterable[Row]) -> Table:
     return table
 
 
-def print_run(console: Console, run: Row, verdicts: list[dict[str, Any]] | None) -> None:
-    """One run, then its verdicts or the command that computes them."""
+def letters() -> dict[str, str]:
+    """Letter of the family of every metric there is."""
+    from analysis.registry import metrics
+
+    return {name: metric.family for name, metric in metrics().items()}
+
+
+def findings_of(tables_root: Path, run_id: str) -> list[dict[str, Any]]:
+    """What each proof amounts to on a run; nothing where it was not computed."""
+    path = tables_root / run_id / "proof_findings.parquet"
+    if not path.is_file():
+        return []
+    from analysis.tables import TableStore
+
+    rows = TableStore(tables_root, run_id).scan("proof_findings").collect().drop("digest").to_dicts()
+    return [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in rows]
+
+
+def print_run(
+    console: Console,
+    run: Row,
+    verdicts: list[dict[str, Any]] | None,
+    findings: Iterable[Row] = (),
+    every: bool = False,
+) -> None:
+    """One run, then its verdicts and proofs, or the command that computes them."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in _lines(run):
         table.add_row(Text(name, "bold"), Text(value))
@@ -97,10 +124,15 @@ def print_run(console: Console, run: Row, verdicts: list[dict[str, Any]] | None)
     if verdicts is None:
         console.print(f"No verdicts yet. Compute them: lemmata materialize {run['run_id']}", highlight=False)
     else:
-        console.print(verdict_table(verdicts))
-        console.print()
-        for reason in reasons(verdicts):
-            console.print(reason)
+        for part in verdict_tables(verdicts, letters(), every):
+            console.print(part)
+        found = list(findings)
+        for title, lines in (("Proofs", proof_lines(found)), ("Why", reasons(verdicts, every))):
+            if title == "Why" or found:
+                console.print(Text(title, "bold"))
+            for line in lines:
+                console.print(line)
+            console.print()
 
 
 def _lines(run: Row) -> Iterable[tuple[str, str]]:
@@ -137,24 +169,67 @@ def judged(verdicts: Iterable[Row]) -> list[Row]:
     return [verdict for verdict in verdicts if verdict["pairing"] != "unpaired"]
 
 
-def verdict_table(verdicts: Iterable[Row]) -> Table:
-    """Verdicts, a line each: what was claimed, what came out, and the numbers."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("metric", "claim", "verdict", "estimate", "interval", "pairs"):
-        table.add_column(name, no_wrap=True, justify="right" if name in ("estimate", "pairs") else "left")
-    for v in judged(verdicts):
-        low, high = number(v["lower"]), number(v["upper"])
-        interval = f"{low} … {high}" if low or high else ""
-        table.add_row(v["metric"], v["claim"], coloured(v), number(v["estimate"]), interval, f"{v['pairs']:,}")
+def verdict_tables(verdicts: Iterable[Row], letters: Mapping[str, str], every: bool) -> Iterable[RenderableType]:
+    """Verdicts by family, the worst first; why a claim fails stands below it.
+
+    Args:
+        verdicts: of a run.
+        letters: letter of the family by metric.
+        every: also list what is not applicable, each reference point, and why claims hold.
+    """
+    from analysis.grouped import families
+
+    for family in families(letters, verdicts):
+        yield Text(family.title, "bold")
+        shown = family.groups if every else family.judged
+        if shown:
+            yield _family_table(shown, every)
+        if family.not_applicable and not every:
+            yield Text(f"{len(family.not_applicable)} not applicable", "dim")
+        if family.descriptive:
+            yield Text(f"described, not judged: {', '.join(family.descriptive)}", "dim")
+        yield ""
+
+
+def _family_table(groups: "Iterable[Group]", every: bool) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("verdict", "metric", "claim"):
+        table.add_column(name, overflow="fold")
+    table.add_column("points", no_wrap=True)
+    table.add_column("estimate", no_wrap=True, justify="right")
+    table.add_column("interval", no_wrap=True)
+    for group in groups:
+        style = COLOURS[group.status]
+        table.add_row(Text(group.label, style), group.metric, group.claim, group.points, *_estimate(group.row))
+        if every and len(group.rows) > 1:
+            for row in group.rows:
+                name = row["pairing"].partition(":")[2]
+                table.add_row(Text(f"  {row['status']}", COLOURS[row["status"]]), "", "", f"  {name}", *_estimate(row))
     return table
 
 
-def reasons(verdicts: Iterable[Row]) -> Iterable[Text]:
-    """Why each claim that does not hold does not, worst first; the wording is that of the verdict."""
-    for status in ("FAILS", "INCONCLUSIVE", "NOT APPLICABLE"):
-        for v in judged(verdicts):
-            if v["status"] == status:
-                yield Text.assemble(coloured(v), f"  {v['metric']}, {v['claim']}: {v['reason']}")
+def _estimate(row: Row) -> tuple[str, str]:
+    low, high = number(row["lower"]), number(row["upper"])
+    return number(row["estimate"]), f"{low} … {high}" if low or high else ""
+
+
+def reasons(verdicts: Iterable[Row], every: bool) -> Iterable[Text]:
+    """Why claims fail; with ``every`` also why others are not decided or not applicable. The verdicts' own words."""
+    from analysis.grouped import groups
+
+    wanted = ("FAILS", "INCONCLUSIVE", "NOT APPLICABLE") if every else ("FAILS",)
+    for group in groups(row for row in judged(verdicts) if row["rule"] != "none"):
+        if group.status in wanted:
+            said = group.agreement or group.row["reason"]
+            where = f"{group.metric}, {group.claim} ({group.points})"
+            yield Text.assemble(Text(group.label, COLOURS[group.status]), f"  {where}: {said}")
+
+
+def proof_lines(findings: Iterable[Row]) -> Iterable[Text]:
+    """A line per proof: whether it holds on the run, and the line that breaks it."""
+    order = list(COLOURS)
+    for finding in sorted(findings, key=lambda f: (f["status"] == "NOT APPLICABLE", order.index(f["status"]))):
+        yield Text.assemble(coloured(finding), f"  {finding['proof']}: {finding['reason']}")
 
 
 def coloured(verdict: Row) -> Text:

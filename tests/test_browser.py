@@ -66,7 +66,7 @@ def test_a_run_is_computed_by_clicking_and_shows_checks_and_plot(
         page.set_default_timeout(PATIENCE * 1000)
         try:
             page.goto(f"{address}/asset-groups")
-            expect(page.get_by_text("metrics").first).to_be_visible()
+            expect(page.get_by_text("convexity").first).to_be_visible()
             page.get_by_role("button", name="Materialize all").click()
             page.get_by_text("Select a partition or create one").click()
             page.locator("span").filter(has_text=re.compile("^sgdm$")).click()

@@ -142,9 +142,15 @@ def test_materialize_then_show_and_report(home: Path, lemmata: Lemmata) -> None:
     assert "convexity_gap" in out
     shown = json.loads(lemmata("show", "sgdm", "--json")[1])
     assert {row["status"] for row in shown["verdicts"]} <= {"HOLDS", "FAILS", "INCONCLUSIVE", "NOT APPLICABLE"}
+    assert {row["proof"] for row in shown["proofs"]} >= {"descent_lemma"}
+    assert out.index("Convexity along the step") < out.index("Smoothness and curvature") < out.index("Proofs")
+    assert len(lemmata("show", "sgdm", "--all")[1].splitlines()) > len(out.splitlines())
     code, out, _ = lemmata("report", "sgdm")
     assert code == 0
     assert Path(out.strip()).is_file()
+    code, out, _ = lemmata("report", "sgdm", "sgdm")
+    assert code == 0
+    assert "2 runs beside each other" in Path(out.strip()).read_text(encoding="utf-8")
     code, _, err = lemmata("materialize", "sgdm", "--metric", "no_such_metric")
     assert code == 2
     assert "convexity_gap" in err

@@ -14,8 +14,10 @@ from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGra
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
-from analysis.checks import ODDITIES
+from analysis.checks import IDENTITIES, ODDITIES
+from analysis.proofs import proofs
 from analysis.registry import metrics
+from pipeline.assets import GROUPS
 from pipeline.checks import check_name
 from pipeline.definitions import build
 from pipeline.instance import opened
@@ -33,7 +35,7 @@ metric = Metric(
     claim=Claim(at_most=1e6, name="short"),
 )
 '''
-BASES = {"trace", "geometry", "verdicts", "report"}
+BASES = {"trace", "geometry", "proofs", "verdicts", "report"}
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +103,7 @@ def test_there_is_one_asset_per_metric_with_its_fingerprint_and_a_check_per_clai
     assert names(definitions) == BASES | metrics().keys()
     for name, metric in metrics().items():
         node = graph(definitions).get(dg.AssetKey(name))
-        assert (node.group_name, node.code_version) == ("metrics", metric.fingerprint)
+        assert (node.group_name, node.code_version) == (GROUPS[metric.family], metric.fingerprint)
         assert metric.formula in (node.description or "")
         assert len(node.check_keys) == len(metric.claims)
 
@@ -139,7 +141,7 @@ def test_a_claim_passes_its_check_only_when_it_holds(computed: Path) -> None:
             assert len(found) == len(metric.claims)
             for claim, evaluation in zip(metric.claims, sorted_as(metric.claims, found), strict=True):
                 mine = verdicts.filter(
-                    pl.col("metric") == name, pl.col("claim") == claim.name, pl.col("pairing").is_in(metric.pairings)
+                    pl.col("metric") == name, pl.col("claim") == claim.name, pl.col("pairing") != "unpaired"
                 )
                 assert evaluation.passed == (set(mine["status"]) == {"HOLDS"})
                 assert evaluation.severity == dg.AssetCheckSeverity.WARN
@@ -149,8 +151,6 @@ def test_a_claim_passes_its_check_only_when_it_holds(computed: Path) -> None:
 
 
 def sorted_as(claims: Any, found: dict[str, Any]) -> Iterator[Any]:
-    from pipeline.checks import check_name
-
     return (found[check_name(claim.name)] for claim in claims)
 
 
@@ -161,8 +161,23 @@ def test_identities_of_a_sound_trace_pass_and_block(computed: Path) -> None:
     with opened() as instance:
         found = check_results(instance, "geometry", "sgdm")
     assert {name for name, evaluation in found.items() if not evaluation.passed} == set()
-    assert {"finite", "no_gaps"} < found.keys()
-    assert all(evaluation.blocking for name, evaluation in found.items() if name not in ODD)
+    assert {check_name(name) for name, _ in (*IDENTITIES, *ODDITIES)} == found.keys()
+    assert {name for name, each in found.items() if each.blocking} == {check_name(name) for name, _ in IDENTITIES}
+
+
+def test_each_proof_is_a_check_with_its_lines_on_the_page(computed: Path) -> None:
+    with opened() as instance:
+        found = check_results(instance, "proofs", "sgdm")
+        page = latest(instance, "proofs", "sgdm").asset_materialization
+    assert found.keys() == proofs().keys()
+    assert {each.severity for each in found.values()} == {dg.AssetCheckSeverity.WARN}
+    assert page is not None
+    findings = pl.read_parquet(computed / "tables" / "sgdm" / "proof_findings.parquet")
+    for proof, status, reason in findings.select("proof", "status", "reason").iter_rows():
+        assert found[proof].description == f"{status}: {reason}"
+        assert found[proof].passed == (status == "HOLDS")
+        assert all(line.name in page.metadata[proof].value for line in proofs()[proof].lines)
+    assert "Proofs, line by line" in (computed / "tables" / "sgdm" / "report.html").read_text(encoding="utf-8")
 
 
 def test_computing_again_leaves_everything_fresh(computed: Path) -> None:

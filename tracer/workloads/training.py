@@ -13,6 +13,7 @@ from tracer.errors import UsageError
 from tracer.recorder import Tracer
 from tracer.workloads.catalogue import workload
 from tracer.workloads.named import path_of, tensors
+from tracer.workloads.workload import Batch
 
 ONE_THREAD_BELOW = 100_000  # parameters; threads cost more than they give on small tensors
 
@@ -67,6 +68,7 @@ def train(
     batches = islice(problem.batches(seed), total)
     config = {"workload": name, "optimizer": optimizer, "lr": rate, "steps": total, "seed": seed}
     config |= {"batch_size": problem.batch_size}
+    in_halves = "half_batches" in probes
 
     with quiet_machine(model, seed):
         optim = OPTIMIZERS[optimizer](model.parameters(), lr=rate)
@@ -76,17 +78,25 @@ def train(
         ) as tracer:
             for done, (epoch, batch_id, batch) in enumerate(batches, start=1):
                 optim.zero_grad()
+                closures = [partial(problem.loss, model, half) for half in halves(batch)] if in_halves else None
                 loss = tracer.loss(
                     partial(problem.loss, model, batch),
                     epoch=epoch,
                     batch=batch_id,
                     tensors=tensors(batch) if record_batches else None,
+                    halves=(closures[0], closures[1]) if closures else None,
                 )
                 loss.backward()  # type: ignore[no-untyped-call]
                 optim.step()
                 if progress is not None:
                     progress(done, total, loss.item())
     return tracer.path
+
+
+def halves(batch: Batch) -> tuple[Batch, Batch]:
+    """The first and the second half of a minibatch's examples."""
+    middle = len(batch[0]) // 2
+    return tuple(part[:middle] for part in batch), tuple(part[middle:] for part in batch)
 
 
 @contextmanager
