@@ -1,13 +1,12 @@
 """Metrics over one run: their tables, their verdicts, and what became of them by window and by block."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import polars as pl
 
 from analysis.metric import Metric
-from analysis.rows import pairings_of, rows
+from analysis.rows import defined_or_nan, pairings_of, rows
 from analysis.tables import Tables
 from analysis.verdict_table import VERDICT_SCHEMA as VERDICT_SCHEMA
 from analysis.verdict_table import verdicts
@@ -54,12 +53,6 @@ def values(metric: Metric, tables: Tables) -> pl.LazyFrame:
     """pairing, step, block, value of every block; a formula that reads a loss has rows of the model only."""
     found = rows(tables, metric.columns, pairings_of([metric], tables), model=not metric.has_blocks)
     return found.select("pairing", "step", "block", value=defined_or_nan(metric.value))
-
-
-def defined_or_nan(formula: pl.Expr) -> pl.Expr:
-    """As double precision; an infinite value is as undefined as NaN, null stays null."""
-    number = formula.cast(pl.Float64)
-    return pl.when(number.is_infinite()).then(math.nan).otherwise(number)
 
 
 def _measured(metric: Metric, by_pairing: dict[str, pl.DataFrame], none: pl.DataFrame, tables: Tables) -> Measurement:

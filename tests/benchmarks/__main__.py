@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import Progress
 
-from tests.benchmarks import bench_capture, bench_reading, bench_sealing, bench_tiny_steps
+from tests.benchmarks import bench_capture, bench_metrics, bench_reading, bench_sealing, bench_tiny_steps
 from tests.benchmarks.measure import Session, json_lines, load, machine
 from tests.benchmarks.page import page
 
@@ -22,6 +22,7 @@ BENCHMARKS = {
     "sealing": bench_sealing.run,
     "reading": bench_reading.run,
     "tiny": bench_tiny_steps.run,
+    "metrics": bench_metrics.run,
 }
 ARCHIVE = "tests.benchmarks.bench_archive"  # prints a table of its own
 NAMES = (*BENCHMARKS, "archive")

@@ -42,8 +42,12 @@ def run(session: Session) -> None:
         found = session.take_turns(f"metrics, {setting}", contenders, session.rounds(ROUNDS))
         name = f"all {len(everything)} metrics and verdicts"
         session.add("metrics", setting, name, found["all"], at_most(all_seconds), " s")
-        session.add("metrics", setting, f"one metric and its verdicts ({ONE})", found["one"], at_most(one_seconds), " s")
-        session.add("metrics", setting, f"{name} / the sum of every column of both tables", found["all"] / found["scan"])
+        session.add(
+            "metrics", setting, f"one metric and its verdicts ({ONE})", found["one"], at_most(one_seconds), " s"
+        )
+        session.add(
+            "metrics", setting, f"{name} / the sum of every column of both tables", found["all"] / found["scan"]
+        )
         memory = _memory_of_a_process(folder)
         session.add("metrics", setting, f"{name}: memory of a process of its own", [memory], at_most(MEMORY), " GiB")
 
@@ -63,7 +67,8 @@ def made(folder: Path, steps: int, blocks: int) -> Tables:
             step = np.arange(first, min(first + at_once, steps))
             n = len(step) * width
             rows = {name: _column(name, n, random) for name in columns}
-            keys = {"step": np.repeat(step, width), "block": pl.Series(list(block.categories[:width]) * len(step), dtype=block)}
+            named = pl.Series(list(block.categories[:width]) * len(step), dtype=block)
+            keys = {"step": np.repeat(step, width), "block": named}
             yield pl.DataFrame({**keys, **rows})
 
     def whole(name: str, found: Iterator[pl.DataFrame]) -> None:
@@ -103,7 +108,13 @@ def _records(part: pl.DataFrame) -> pl.DataFrame:
 def _column(name: str, n: int, random: np.random.Generator) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Slopes of either sign, squares and losses above 0; digits as a disk would see them."""
     drawn = random.standard_normal(n)
-    signed = "_d" in name and name not in ("d_d", "dprev_dprev") or name in ("g_x", "gx_gy", "g_gprev", "ga_gb", "gmove")
+    signed = ("_d" in name and name not in ("d_d", "dprev_dprev")) or name in (
+        "g_x",
+        "gx_gy",
+        "g_gprev",
+        "ga_gb",
+        "gmove",
+    )
     return 0.2 * drawn + 0.1 if signed else np.exp(0.3 * drawn)
 
 

@@ -34,6 +34,8 @@ are over steps, and a figure with n = 1 is made of medians or of sums over all r
   the two results are checked to agree to 1e-9; the geometry table has five more products, and all of them per block.
 - **tiny steps**: 31 parameters, so that only the fixed cost of a step is left: microseconds, on this machine. In the
   profile, on one core, `forget` is where the training thread stands while the writer thread has the interpreter.
+- **metrics**: seconds, on this machine, from the tables on disk to every metric and verdict, and for a single one; the
+  peer, a plain scan, only adds up every column of the same tables. The tables are drawn at random.
 """
 
 NOT_MEASURED = """\
