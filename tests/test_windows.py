@@ -67,7 +67,6 @@ def test_windows_without_a_defined_value_have_counts_and_no_number():
 
 
 def test_a_gap_leaves_its_windows_out_and_without_epochs_there_are_none():
-    _, _, given = _given(250)
     at = pl.col("step")
     gap = geometry_tables({"gx_d": [1.0] * 250})
     kept = type(gap)(gap.geometry.filter((at < 90) | (at >= 205)), gap.path, gap.steps, gap.facts)
@@ -79,7 +78,7 @@ def test_a_gap_leaves_its_windows_out_and_without_epochs_there_are_none():
 
 def test_totals_of_blocks_that_are_shares_add_up_to_the_model():
     shares = [metric for metric in metrics().values() if metric.blocks == "share" and metric.has_blocks]
-    run = descend(quadratic(positive_definite(6, 0.1, 2.0, 0)), 0.05, 230)
+    run = descend(quadratic(positive_definite(6, 0.1, 2.0, 0), np.ones(6)), 0.05, 230)
     given = tables(run, blocks=3, look_ahead=True, references={"last": run.x[-1]})
     tested = 0
     for metric in shares:
@@ -94,7 +93,7 @@ def test_totals_of_blocks_that_are_shares_add_up_to_the_model():
 
 
 def test_a_metric_without_meaning_on_blocks_has_windows_of_the_model_alone():
-    run = descend(quadratic(positive_definite(6, 0.1, 2.0, 0)), 0.05, 50)
+    run = descend(quadratic(positive_definite(6, 0.1, 2.0, 0), np.ones(6)), 0.05, 50)
     given = tables(run, blocks=3)
     assert set(windows(metrics()["convexity_gap"], given)["block"]) == {"model"}
     every = Metric(name="every", units=Units(), value=dg_d, blocks="trajectory")
