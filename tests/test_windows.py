@@ -6,6 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from analysis.columns import Units, d_d, dg_d, gx_d, value
+from analysis.measure import measure
 from analysis.metric import Metric, Variant
 from analysis.registry import metrics
 from analysis.windows import STEPS, windows
@@ -95,6 +96,6 @@ def test_totals_of_blocks_that_are_shares_add_up_to_the_model():
 def test_a_metric_without_meaning_on_blocks_has_windows_of_the_model_alone():
     run = descend(quadratic(positive_definite(6, 0.1, 2.0, 0), np.ones(6)), 0.05, 50)
     given = tables(run, blocks=3)
-    assert set(windows(metrics()["convexity_gap"], given)["block"]) == {"model"}
+    assert set(measure(metrics()["convexity_gap"], given).windows["block"]) == {"model"}
     every = Metric(name="every", units=Units(), value=dg_d, blocks="trajectory")
     assert set(windows(every, given)["block"]) == {"model", "w0", "w1", "w2"}
