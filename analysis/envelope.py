@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linprog
+from scipy.sparse import csc_array
 
 from analysis.evidence import Flags, Floats
 from analysis.shares import share_interval
@@ -19,7 +20,7 @@ POINTS_MOST = 2000  # of the fit; a longer half is thinned evenly
 RESAMPLES = 39  # the smallest and the largest of 39 leave 1 in 40 on either side: a 95 % interval
 BLOCK_IN_MEMORIES = 2
 _SOLVED = 1e-7  # accuracy of the fit, relative to the largest value: what lies on the envelope is not above it
-_CLEAR = 0.8  # this share of the points, those farthest below the envelope, first stay where they are in a resample
+_NEAR = 5  # a resample first looks at this many times the points that lie above; the others count by their sum
 
 
 @dataclass(frozen=True)
@@ -71,18 +72,22 @@ def _size(values: Floats) -> Floats:
     return np.where(size > 0, size, 1.0)
 
 
-def fit(design: Floats, y: Floats, p: float, lying: Floats | None = None) -> Floats:
+def fit(design: Floats, y: Floats, p: float) -> Floats:
     """Coefficients ``c ≥ 0``, shape ``(k,)``, of the ``p`` quantile of ``y`` given ``design``, shape ``(n, k)``.
 
-    Both in units that make them about 1. ``lying``: the sum of the rows of ``design`` of further points that lie below.
+    Both in units that make them about 1.
 
     Example:
         >>> fit(np.ones((101, 1)), np.arange(101.0), 0.9)
         array([90.])
     """
-    below = np.zeros(design.shape[1]) if lying is None else (1 - p) * lying
-    bounds = np.tile([p - 1, p], (len(y), 1))
-    solved = linprog(-y, A_ub=design.T, b_ub=below, bounds=bounds, method="highs-ds")
+    return _solved(design.T, y, np.ones(len(y)), np.zeros(design.shape[1]), p)
+
+
+def _solved(matrix: Floats | csc_array, y: Floats, weight: Floats, below: Floats, p: float) -> Floats:
+    """Multipliers of ``matrix @ v ≤ below`` at the largest ``y @ v``, each v between p − 1 and p times its weight."""
+    bounds = np.column_stack([(p - 1) * weight, p * weight])
+    solved = linprog(-y, A_ub=matrix, b_ub=below, bounds=bounds, method="highs-ds")
     if solved.status != 0:
         raise ArithmeticError(f"the envelope's linear programme was not solved: {solved.message}")
     coefficients: Floats = np.maximum(-solved.ineqlin.marginals, 0.0)
@@ -96,16 +101,24 @@ def _resampled(design: Floats, y: Floats, p: float, coefficients: Floats) -> Flo
     length = min(max(1, math.ceil(BLOCK_IN_MEMORIES * mean_interval(residual).memory)), max(1, n // 4))
     starts = np.random.default_rng(0).integers(0, n - length + 1, (RESAMPLES, math.ceil(n / length)))
     drawn = (starts[:, :, None] + np.arange(length)).reshape(RESAMPLES, -1)[:, :n]
-    clear = residual < min(0.0, float(np.quantile(residual, _CLEAR)))
-    return np.array([_fit_of(design, y, p, np.bincount(rows, minlength=n), clear) for rows in drawn])
+    clear = residual < min(0.0, float(np.quantile(residual, max(0.0, 1 - _NEAR * (1 - p)))))
+    times = np.array([np.bincount(rows, minlength=n) for rows in drawn])
+    found = _fits_of_near(design, y, p, times, clear)
+    for i in np.flatnonzero(((y > found @ design.T) & clear & (times > 0)).any(axis=1)):
+        rows = np.repeat(np.arange(n), times[i])
+        found[i] = fit(design[rows], y[rows], p)
+    return found
 
 
-def _fit_of(design: Floats, y: Floats, p: float, times: npt.NDArray[np.int64], clear: Flags) -> Floats:
-    """The fit of a resample: what lies clearly below the envelope counts by its sum, if it does so afterwards too."""
-    near = np.repeat(np.flatnonzero(~clear), times[~clear])
-    if len(near):
-        found = fit(design[near], y[near], p, lying=times[clear] @ design[clear])
-        if not (y > design @ found)[clear & (times > 0)].any():
-            return found
-    rows = np.repeat(np.arange(len(y)), times)
-    return fit(design[rows], y[rows], p)
+def _fits_of_near(design: Floats, y: Floats, p: float, times: npt.NDArray[np.int64], clear: Flags) -> Floats:
+    """A fit per row of ``times``: what lies clearly below the envelope counts by its sum alone, which is exact if it
+    lies below the fit as well. One programme holds them all, side by side, for each of its own is mostly overhead."""
+    near = np.flatnonzero(~clear)
+    resample, point = np.nonzero(times[:, near])
+    point, k = near[point], design.shape[1]
+    weight = times[resample, point].astype(np.float64)
+    rows = (resample[:, None] * k + np.arange(k)).ravel()
+    columns = np.repeat(np.arange(len(point)), k)
+    matrix = csc_array((design[point].ravel(), (rows, columns)), shape=(len(times) * k, len(point)))
+    below = (1 - p) * (times[:, clear] @ design[clear]).ravel()
+    return _solved(matrix, y[point], weight, below, p).reshape(-1, k)

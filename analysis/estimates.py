@@ -68,7 +68,7 @@ def _quantile(claim: Claim, evidence: Evidence) -> Estimate:
 
 
 def _against_bound(claim: Claim, evidence: Evidence, interval: Interval, what: str, one_sided: bool = True) -> Estimate:
-    low, high = _ends(claim, interval)
+    low, high = ends(claim, interval)
     return Estimate(
         interval=interval,
         what=what,
@@ -112,7 +112,7 @@ def _ratio(claim: Claim, evidence: Evidence) -> Estimate:
     defined = evidence.defined
     b = evidence.denominator[defined]
     found = ratio_interval(evidence.numerator[defined], b, claim.bound)
-    low, high = _ends(claim, found.difference, 0.0)
+    low, high = ends(claim, found.difference, 0.0)
     parts = {"numerator": found.numerator, "denominator": found.denominator}
     named = {"": "estimate", "_lower": "lower", "_upper": "upper"}
     beside = ", ".join(f"{name} {i.estimate:.4g} [{i.lower:.4g}, {i.upper:.4g}]" for name, i in parts.items())
@@ -151,7 +151,7 @@ def _share(claim: Claim, evidence: Evidence) -> Estimate:
     quantity, tolerance = evidence.quantity[defined], evidence.tolerance[defined]
     events = quantity > np.where(np.isnan(tolerance), np.inf, tolerance)
     interval = share_interval(events, memory=mean_interval(quantity).memory)
-    low, high = _ends(claim, interval)
+    low, high = ends(claim, interval)
     return Estimate(
         interval=interval,
         what="share of steps above 0",
@@ -174,7 +174,7 @@ def _envelope(claim: Claim, evidence: Evidence) -> Estimate:
         few = f"too few effective samples: {nothing.interval.shortfall}"
         return replace(nothing, interval=replace(nothing.interval, estimate=math.nan), obstacle=few)
     found = envelope(quantity, evidence.regressors[defined], np.where(np.isnan(tolerance), np.inf, tolerance), p)
-    low, high = _ends(claim, found.rate)
+    low, high = ends(claim, found.rate)
     terms = ["", *(f" · {part}" for part in claim.regressors)]
     fitted = " + ".join(
         f"{c:.4g} [{lower:.4g}, {upper:.4g}]{term}"
@@ -192,7 +192,7 @@ def _envelope(claim: Claim, evidence: Evidence) -> Estimate:
     )
 
 
-def _ends(claim: Claim, interval: Interval, bound: float | None = None) -> tuple[float, float]:
+def ends(claim: Claim, interval: Interval, bound: float | None = None) -> tuple[float, float]:
     """The ends of the interval, measured beyond the bound, the nearer one first."""
     at = claim.bound if bound is None else bound
     low, high = sorted(claim.sign * (end - at) for end in (interval.lower, interval.upper))

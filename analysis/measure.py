@@ -1,16 +1,18 @@
 """Metrics over one run: their tables, their verdicts, and what became of them by window and by block."""
 
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import polars as pl
 
+from analysis.blocks import blocks, with_blocks
 from analysis.metric import Metric
-from analysis.rows import pairings_of, rows
+from analysis.rows import defined_or_nan, pairings_of, rows
 from analysis.tables import Tables
 from analysis.verdict_table import VERDICT_SCHEMA as VERDICT_SCHEMA
 from analysis.verdict_table import verdicts
+from analysis.windows import windows
 from tracer.errors import UsageError
 
 
@@ -21,11 +23,31 @@ class Measurement:
     Args:
         table: one row of the whole model per pairing and step: ``value`` (null missing, NaN undefined), ``tolerance``
             (what rounding alone can do to it), a column per series and per variant.
-        verdicts: one row per claim and pairing, columns as in ``VERDICT_SCHEMA``.
+        verdicts: one row per claim and pairing, columns as in ``VERDICT_SCHEMA``; nothing is said of blocks there.
+        metric, tables: what was measured on what.
+
+    What reads every block of the tables, seconds on a large run, is computed where it is asked for, once.
     """
 
     table: pl.DataFrame
     verdicts: pl.DataFrame
+    metric: Metric = field(repr=False)
+    tables: Tables = field(repr=False)
+
+    @cached_property
+    def windows(self) -> pl.DataFrame:
+        """What became of the metric in the run, each epoch, every hundred steps; see :mod:`analysis.windows`."""
+        return windows(self.metric, self.tables)
+
+    @cached_property
+    def blocks(self) -> pl.DataFrame:
+        """Every parameter tensor judged by itself; see :mod:`analysis.blocks`."""
+        return blocks(self.metric, self.tables)
+
+    @property
+    def verdicts_with_blocks(self) -> pl.DataFrame:
+        """The verdicts, with how many tensors were tested and how many are beyond the bound."""
+        return with_blocks(self.verdicts, self.blocks)
 
 
 def measure(metric: Metric, tables: Tables) -> Measurement:
@@ -56,12 +78,6 @@ def values(metric: Metric, tables: Tables) -> pl.LazyFrame:
     return found.select("pairing", "step", "block", value=defined_or_nan(metric.value))
 
 
-def defined_or_nan(formula: pl.Expr) -> pl.Expr:
-    """As double precision; an infinite value is as undefined as NaN, null stays null."""
-    number = formula.cast(pl.Float64)
-    return pl.when(number.is_infinite()).then(math.nan).otherwise(number)
-
-
 def _measured(metric: Metric, by_pairing: dict[str, pl.DataFrame], none: pl.DataFrame, tables: Tables) -> Measurement:
     wanted = pairings_of([metric], tables)
     try:
@@ -71,7 +87,7 @@ def _measured(metric: Metric, by_pairing: dict[str, pl.DataFrame], none: pl.Data
         table = pl.concat(
             f.select("pairing", "step", "block", "value", "tolerance", *columns) for f in [empty, *frames.values()]
         )
-        return Measurement(table, verdicts(metric, frames, empty, tables))
+        return Measurement(table, verdicts(metric, frames, empty, tables), metric, tables)
     except pl.exceptions.PolarsError as error:
         raise UsageError(f"Metric {metric.name}: {metric.value} cannot be computed: {error}") from error
 

@@ -4,6 +4,7 @@ A row is a pairing, a step and a block. The path table and the step records join
 has is a column of nulls, so that a formula over it is missing and not an error.
 """
 
+import math
 from collections.abc import Iterable
 
 import polars as pl
@@ -79,6 +80,12 @@ def joined(table: pl.LazyFrame, path: pl.LazyFrame, tables: Tables, needed: Iter
         for name, (leaves, made) in _OF_THE_STEP.items()
         if name in wanted and name not in {*there, *in_path, *in_steps}
     )
+
+
+def defined_or_nan(formula: pl.Expr) -> pl.Expr:
+    """As double precision; an infinite value is as undefined as NaN, null stays null."""
+    number = formula.cast(pl.Float64)
+    return pl.when(number.is_infinite()).then(math.nan).otherwise(number)
 
 
 def with_previous(steps: pl.LazyFrame) -> pl.LazyFrame:

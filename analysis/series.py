@@ -11,7 +11,7 @@ import polars as pl
 
 from analysis.columns import value
 
-Role = Literal["average", "extreme", "cumulative", "limit"]
+Role = Literal["average", "extreme", "cumulative", "limit", "beside"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class Series:
         title: what a figure's legend says.
         of: the expression, over ``value`` and the columns of the tables.
         role: how it is drawn: "average" and "extreme" over the values, "cumulative" in a panel of its own, "limit" as
-            a line that the values are compared with.
+            a line that the values are compared with, "beside" not at all: it stands in the table.
         claim: for a limit, the name of the claim it belongs to; it is drawn where that claim applies.
     """
 
@@ -42,7 +42,7 @@ def running_mean() -> Series:
     return Series("running_mean", "running mean", _defined.cum_sum() / _defined.is_not_null().cum_sum())
 
 
-def exponential_mean(c: float = 0.99) -> Series:
+def exponential_mean(c: float = 0.99, name: str = "exponential_mean", role: Role = "average") -> Series:
     """Exponential mean with factor ``c``, corrected for its start: ``v_n / (1 − cⁿ)``, ``v_n = c v_{n−1} + (1−c) q_n``.
 
     The uncorrected mean of a constant C after n values is ``(1 − cⁿ) C``. The effective window is ``(1+c)/(1−c)``
@@ -50,7 +50,20 @@ def exponential_mean(c: float = 0.99) -> Series:
     """
     window = (1 + c) / (1 - c)
     title = f"exponential mean, factor {c:g}, bias-corrected (effective window {window:.0f})"
-    return Series("exponential_mean", title, _defined.ewm_mean(alpha=1 - c, adjust=True, ignore_nulls=True))
+    return Series(name, title, _defined.ewm_mean(alpha=1 - c, adjust=True, ignore_nulls=True), role)
+
+
+def zero_start_mean(c: float = 0.9999) -> Series:
+    """Exponential mean from zero, not corrected for its start, begun again in each epoch.
+
+    As the authors' scripts of 2023 logged it: a constant C is ``(1 − cⁿ) C`` after n values of an epoch, so that with
+    ``c`` = 0.9999 an epoch of fewer than 10 000 steps shows less than 63 % of it. Without epochs the run is one.
+    """
+    epoch = pl.col("epoch")
+    corrected = _defined.ewm_mean(alpha=1 - c, adjust=True, ignore_nulls=True).over(epoch)
+    count = _defined.is_not_null().cum_sum().over(epoch)
+    title = f"exponential mean, factor {c:g}, from zero in each epoch, not corrected (authors' scripts of 2023)"
+    return Series("zero_start_mean", title, corrected * (1 - pl.lit(c).pow(count)), role="beside")
 
 
 def running_max() -> Series:

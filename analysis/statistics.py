@@ -140,12 +140,12 @@ def ratio_interval(
     of = moments(np.column_stack([numerator, denominator]))
     sums = [_scaled(_interval(of, n, confidence, i), float(n)) for i in (0, 1)]
     decides = mean_interval(numerator - bound * denominator, confidence)
-    low, high = _fieller(of, t_quantile(of.windows, confidence))
+    low, high = fieller(of, t_quantile(of.windows, confidence))
     estimate = sums[0].estimate / sums[1].estimate if sums[1].estimate else math.nan
     return RatioInterval(replace(decides, estimate=estimate, lower=low, upper=high), decides, *sums)
 
 
-def _fieller(of: Moments, quantile: float) -> tuple[float, float]:
+def fieller(of: Moments, quantile: float) -> tuple[float, float]:
     """Ends of ``{r : |a − r b| ≤ quantile · error(a − r b)}``, ±∞ where that is not an interval."""
     if math.isnan(quantile):
         return -math.inf, math.inf
@@ -223,6 +223,11 @@ def _windows(n: int) -> int:
 def t_quantile(windows: int, confidence: float) -> float:
     """How many standard errors an interval reaches to either side; NaN without a window."""
     return float(stats.t.ppf((1 + confidence) / 2, windows)) if windows else math.nan
+
+
+def intervals(of: Moments, samples: int, confidence: float = CONFIDENCE) -> list[Interval]:
+    """The interval of every column of ``of``, which are of ``samples`` values each."""
+    return [_interval(of, samples, confidence, i) for i in range(len(of.mean))]
 
 
 def _interval(of: Moments, samples: int, confidence: float, column: int = 0) -> Interval:

@@ -248,3 +248,25 @@ def test_the_rate_before_a_gap_did_not_make_the_point_after_it():
     )
     table = measure(metric, Tables(given.geometry.with_columns(step=at), path.lazy(), given.steps, given.facts)).table
     assert table["value"].to_list() == [0.1, None, 0.3]
+
+
+@pytest.mark.parametrize("name", ["convexity_gap", "smoothness"])
+def test_a_mean_from_zero_is_not_corrected_and_begins_again_in_each_epoch(name):
+    given = geometry_tables({"d_d": [1.0] * 50}, {"epoch": [0] * 21 + [1] * 30})  # step 0 has no pair
+    table = measure(METRICS[name], given).table
+    value, c = table["value"][0], 0.9999
+    n = np.concatenate([np.arange(1, 21), np.arange(1, 31)])
+    assert_allclose(table["zero_start_mean"].to_numpy(), (1 - c**n) * value, rtol=1e-10)
+    assert_allclose(table["long_exponential_mean"].to_numpy(), np.full(50, value))
+
+
+def test_a_mean_from_zero_is_the_recursion_of_the_scripts_and_one_run_without_epochs():
+    values = np.random.default_rng(0).standard_normal(40)
+    found = measure(
+        METRICS["convexity_gap"], geometry_tables({"loss_x": values, "loss_y": [0.0] * 40, "gx_d": [0.0] * 40})
+    )
+    mean, by_hand = 0.0, []
+    for one in values:
+        mean = 0.9999 * mean + 0.0001 * one
+        by_hand.append(mean)
+    assert_allclose(found.table["zero_start_mean"].to_numpy(), by_hand, rtol=1e-8)

@@ -5,7 +5,7 @@ import polars as pl
 from analysis.columns import Units, clip_factor, d_d, dg_d, gx_d, loss_x, loss_y
 from analysis.metric import Claim, Metric, Variant
 from analysis.rounding import loss_difference_rounding, resolved
-from analysis.series import cumulative, exponential_mean, running_mean
+from analysis.series import cumulative, exponential_mean, running_mean, zero_start_mean
 
 _gap = loss_x - loss_y - gx_d
 _resolved, _rounding = resolved(_gap, -dg_d / 2, loss_difference_rounding)
@@ -26,7 +26,13 @@ metric = Metric(
     pairings=("previous", "next"),
     blocks="no",
     tolerance=loss_difference_rounding,
-    series=(running_mean(), exponential_mean(0.99), cumulative()),
+    series=(
+        running_mean(),
+        exponential_mean(0.99),
+        exponential_mean(0.9999, "long_exponential_mean", role="beside"),
+        zero_start_mean(),
+        cumulative(),
+    ),
     variants=(
         Variant(
             "clipped",

@@ -5,7 +5,7 @@ from dataclasses import replace
 from analysis.columns import Units, d_d, d_norms, dg_dg, dg_norms, lr_d, value
 from analysis.metric import Caution, Claim, Metric, Variant
 from analysis.rounding import gradient_difference_rounding
-from analysis.series import exponential_mean, limit, running_max
+from analysis.series import exponential_mean, limit, running_max, zero_start_mean
 
 _smoothness = (dg_dg / d_d).sqrt()
 _rounding = gradient_difference_rounding / d_d.sqrt()
@@ -51,7 +51,13 @@ metric = Metric(
     value=_smoothness,  # ≤ L wherever the gradient is L-Lipschitz
     tolerance=_rounding,
     pairings=("previous", "next"),
-    series=(running_max(), exponential_mean(0.99), limit("two_over_lr", "2 / lr", 2 / lr_d, claim=_BELOW)),
+    series=(
+        running_max(),
+        exponential_mean(0.99),
+        exponential_mean(0.9999, "long_exponential_mean", role="beside"),
+        zero_start_mean(),
+        limit("two_over_lr", "2 / lr", 2 / lr_d, claim=_BELOW),
+    ),
     variants=(
         Variant("mishkin", "Mishkin et al. (2024), eq. 4: twice the value", 2 * _smoothness),
         Variant(

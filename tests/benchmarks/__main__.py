@@ -13,7 +13,14 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import Progress
 
-from tests.benchmarks import bench_capture, bench_reading, bench_replay, bench_sealing, bench_tiny_steps
+from tests.benchmarks import (
+    bench_capture,
+    bench_metrics,
+    bench_reading,
+    bench_replay,
+    bench_sealing,
+    bench_tiny_steps,
+)
 from tests.benchmarks.measure import Session, json_lines, load, machine
 from tests.benchmarks.page import page
 
@@ -23,6 +30,7 @@ BENCHMARKS = {
     "reading": bench_reading.run,
     "tiny": bench_tiny_steps.run,
     "replay": bench_replay.run,
+    "metrics": bench_metrics.run,
 }
 ARCHIVE = "tests.benchmarks.bench_archive"  # prints a table of its own
 NAMES = (*BENCHMARKS, "archive")

@@ -40,6 +40,8 @@ are over steps, and a figure with n = 1 is made of medians or of sums over all r
 - **replay**: recorded minibatches asked again at a reference point, on one thread: point, gradient and minibatch read
   from warm files and verified, the model moved, loss and gradient evaluated, the products of the pair formed. Compared
   with a bare loop over the same number of minibatches in memory that evaluates just those.
+- **metrics**: seconds, on this machine, from the tables on disk to every metric and verdict, and for a single one; the
+  peer, a plain scan, only adds up every column of the same tables. The tables are drawn at random.
 """
 
 NOT_MEASURED = """\
