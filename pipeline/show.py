@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -11,9 +11,6 @@ from rich.text import Text
 
 from tracer.errors import FormatError
 from tracer.store import Trace, home, runs
-
-if TYPE_CHECKING:
-    from analysis.grouped import Group
 
 COLOURS = {"HOLDS": "green", "FAILS": "red", "INCONCLUSIVE": "yellow", "NOT APPLICABLE": "dim"}
 Row = Mapping[str, Any]
@@ -191,7 +188,7 @@ def verdict_tables(verdicts: Iterable[Row], letters: Mapping[str, str], every: b
         yield ""
 
 
-def _family_table(groups: "Iterable[Group]", every: bool) -> Table:
+def _family_table(groups: Iterable[Any], every: bool) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("verdict", "metric", "claim"):
         table.add_column(name, overflow="fold")

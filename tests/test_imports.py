@@ -40,7 +40,7 @@ FLOORS = (
     Floor(
         "analysis",
         names("tracer.store tracer.errors"),
-        names("numpy numba polars scipy matplotlib jinja2"),
+        names("numpy numba polars scipy matplotlib PIL jinja2"),
     ),
     Floor(
         "pipeline.commands",  # the way in: works in the base install, and imports the rest when a command asks for it
@@ -61,7 +61,7 @@ FLOORS = (
     Floor(
         "pipeline",
         names("pipeline.show pipeline.recording analysis tracer"),
-        names("dagster dagster_webserver polars typer rich"),
+        names("dagster dagster_webserver polars matplotlib typer rich"),
     ),
 )
 OURS = ("tracer", "analysis", "pipeline")
