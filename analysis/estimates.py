@@ -10,7 +10,7 @@ from analysis.envelope import envelope
 from analysis.evidence import Evidence, Floats
 from analysis.metric import Claim
 from analysis.shares import quantile_interval, share_interval
-from analysis.statistics import Interval, mean_interval, ratio_interval, trend_interval
+from analysis.statistics import Interval, RatioInterval, mean_interval, ratio_interval, trend_interval
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Estimate:
         obstacle: why nothing may be decided; empty if all is well.
         beside: what is said after the interval.
         sums: further numbers of the verdict.
+        shown: the estimate with its interval in words, where they need more than two ends.
     """
 
     interval: Interval
@@ -45,6 +46,7 @@ class Estimate:
     obstacle: str = ""
     beside: str = ""
     sums: dict[str, float] = field(default_factory=dict)
+    shown: str = ""
 
 
 def estimate(claim: Claim, evidence: Evidence) -> Estimate:
@@ -130,7 +132,18 @@ def _ratio(claim: Claim, evidence: Evidence) -> Estimate:
         one_sided=True,
         obstacle=_about_denominator(b, found.denominator, beside) if len(b) else "",
         beside=f"; {beside}",
+        shown="" if math.isfinite(found.ratio.lower + found.ratio.upper) else _unbounded(claim, found),
         sums={name + end: getattr(i, of) for name, i in parts.items() for end, of in named.items()},
+    )
+
+
+def _unbounded(claim: Claim, found: RatioInterval) -> str:
+    """A ratio of known sign that varies too much for an interval of its own; what decides is the difference."""
+    of = found.difference
+    return (
+        f"ratio of the sums {found.ratio.estimate:.6g}, without a bounded interval, for the denominators vary too "
+        f"much; mean of numerator − {claim.bound:g} · denominator {of.estimate:.6g}, 95 % interval "
+        f"[{of.lower:.6g}, {of.upper:.6g}], which"
     )
 
 

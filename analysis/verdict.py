@@ -158,7 +158,8 @@ def _by_interval(claim: Claim, evidence: Evidence, finding: Finding, found: Esti
     if interval.shortfall:
         too_few = INCONCLUSIVE, f"too few effective samples: {interval.shortfall}{found.beside}"
         return _one_sided(evidence, finding, found, interval.shortfall) or too_few
-    shown = f"{what} {interval.estimate:.6g}, 95 % interval [{interval.lower:.6g}, {interval.upper:.6g}]"
+    ends = f"[{interval.lower:.6g}, {interval.upper:.6g}]"
+    shown = found.shown or f"{what} {interval.estimate:.6g}, 95 % interval {ends}"
     if found.resolution <= finding.tolerance:
         return INCONCLUSIVE, f"numerics: {shown} is within rounding ({finding.tolerance:.3g}) of {found.bound}"
     if found.low > 0:
