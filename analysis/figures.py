@@ -198,3 +198,8 @@ def _words(metric: Metric, verdicts: pl.DataFrame, pairing: str, several: bool) 
 def _fitting(said: list[str], characters: int = 105) -> int:
     lengths = np.cumsum([len(each) + 7 for each in said])
     return int((lengths <= characters).sum())
+
+
+def drawable(table: pl.DataFrame) -> bool:
+    """Whether a metric's table has a value to draw: one that was measured, be it undefined."""
+    return bool(table["value"].is_not_null().any())

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from analysis.checks import CheckResult
-from analysis.figures import figure, to_svg
+from analysis.figures import drawable, figure, to_svg
 from analysis.grouped import STATUSES, Family, families, is_control, points
 from analysis.metric import Claim, Metric
 from analysis.page import environment
@@ -121,8 +121,10 @@ def _proofs(proofs: Proofs) -> list[dict[str, Any]]:
 
 
 def drawing(metric: Metric, table: pl.DataFrame, verdicts: pl.DataFrame) -> Drawing:
-    """The figure of a metric as the page shows it."""
+    """The figure of a metric as the page shows it; empty where nothing was measured."""
     glyphs: dict[str, str] = {}
+    if not drawable(table):
+        return "", glyphs
     return to_svg(figure(metric, table, verdicts, titled=False), glyphs), glyphs
 
 

@@ -29,7 +29,7 @@ import analysis.proof_plate
 import analysis.references
 import analysis.report
 from analysis.checks import trace_checks
-from analysis.figures import figure
+from analysis.figures import drawable, figure
 from analysis.measure import measure, measure_all
 from analysis.metric import Metric
 from analysis.plates import NEEDS, PLATES, Measured, plate_of
@@ -193,11 +193,13 @@ def metric_asset(metric: Metric, metrics: Mapping[str, Metric]) -> dg.AssetsDefi
         found = measure(metric, tables)
         path = into.write(f"metrics/{metric.name}", found.table)
         glyphs: dict[str, str] = {}
-        plot, svg = png_and_svg(figure(metric, found.table, found.verdicts, titled=False), pages.DPI, glyphs)
+        plot, svg = None, ""
+        if drawable(found.table):  # half of the metrics of a run without all probes have nothing to show
+            plot, svg = png_and_svg(figure(metric, found.table, found.verdicts, titled=False), pages.DPI, glyphs)
         write_drawing(into, metric.name, (svg, glyphs))
         into.write(f"verdicts/{metric.name}", found.verdicts.with_columns(digest=pl.lit(tables.facts.digest)))
         return dg.MaterializeResult(
-            metadata=pages.of_metric(metric, found, path, plot, _plate(metric, metrics, tables)),
+            metadata=pages.of_metric(metric, found, path, plot, _plate(metric, metrics, tables) if plot else None),
             check_results=checks.claims(metric, found.verdicts),
         )
 

@@ -91,12 +91,12 @@ def shown(name: str, png: bytes) -> dg.MetadataValue[Any]:
     return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
 
 
-def of_metric(metric: Metric, found: Measurement, path: Path, plot: bytes, plate: Figure | None = None) -> Page:
-    """Page of a metric: what was claimed, what came out, the plots, and where the numbers are."""
+def of_metric(metric: Metric, found: Measurement, path: Path, plot: bytes | None, plate: Figure | None = None) -> Page:
+    """Page of a metric: what was claimed, what came out, the plots if there are any, and where the numbers are."""
     judged = judged_rows(metric, found.verdicts)
     estimates = judged["estimate"].drop_nulls()
     return {
-        "plot": shown(metric.name, plot),
+        **({"plot": shown(metric.name, plot)} if plot is not None else {}),
         **({"plate": image(f"{metric.name}, the plate", plate)} if plate is not None else {}),
         **{f"{row['claim']} ({row['pairing']})": sentence(row) for row in judged.to_dicts()},
         "verdicts": verdict_records(found.verdicts, VERDICT_COLUMNS),
