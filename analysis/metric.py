@@ -93,9 +93,9 @@ class Claim:
             means something: below 0 nothing is decided. "quantile": the ``at_quantile`` of the values, by inverting
             the test of a share (X). "equivalent": the mean lies within ± ``margin`` of the bound, two one-sided tests
             (M). "share": the share of steps whose quantity is above 0 by more than its tolerance, with Wilson's
-            interval on the effective number of steps. "envelope": quantity ≤ c₀ + Σ c_i ``regressors`` with c ≥ 0 fitted on the
-            first half for the share ``at_quantile`` of the steps; on the second half at most twice the nominal share
-            lies above (F); its bound is that factor, ``at_most=2``.
+            interval on the effective number of steps. "envelope": quantity ≤ c₀ + Σ c_i ``regressors`` with c ≥ 0
+            fitted on the first half for the share ``at_quantile`` of the steps; on the second half at most twice the
+            nominal share lies above (F); its bound is that factor, ``at_most=2``.
         name: short name, unique within the metric.
         says: the statement in words: objective, segment, quantifier, window and norm.
         caveat: what a verdict does *not* refute.
