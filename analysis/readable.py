@@ -1,6 +1,6 @@
 """A formula in the words of the file it came from: Python over the names of the columns.
 
-Polars prints an expression with every operand in brackets of its own; a reader wants what was written. Of the
+Polars prints an expression with every operand in brackets of its own; a reader wants what was written. Of
 expressions used here the text is valid Python again, and gives the same expression; what is not known is left as Polars
 prints it.
 """
@@ -14,7 +14,10 @@ _LOOSE, _SUM, _PRODUCT, _ATOM = range(4)
 _STRENGTH = dict.fromkeys(("+", "-"), _SUM) | dict.fromkeys(("*", "/", "//", "%"), _PRODUCT)
 _CONSTANT = re.compile(r"(?:dyn (?:int|float): )?(-?\d[\d.]*(?:e[+-]?\d+)?|[A-Za-z]\w*)")
 _NAME = re.compile(r"\w+(?:\.\w+)*")
-_HORIZONTAL = re.compile(r"(?:max|min|sum|mean|any|all)_horizontal$")
+_HORIZONTAL = re.compile(r"(?:(?:max|min|sum|mean|any|all)_horizontal|coalesce)$")
+
+
+_SPELT = {"strict_cast": ("cast", ""), "clip_min": ("clip", ""), "clip_max": ("clip", "upper_bound=")}
 
 
 def readable(formula: pl.Expr) -> str:
@@ -98,7 +101,8 @@ class _Reader:
             return f"{_held(of, strength)} ** {arguments[0]}", _PRODUCT
         if _HORIZONTAL.match(name):
             return f"{name}({', '.join([of, *arguments])})", _ATOM
-        return f"{_held(of, strength)}.{name.replace('strict_cast', 'cast')}({', '.join(arguments)})", _ATOM
+        name, first = _SPELT.get(name, (name, ""))
+        return f"{_held(of, strength)}.{name}({first}{', '.join(arguments)})", _ATOM
 
     def _arguments(self) -> list[str]:
         self._take("(")

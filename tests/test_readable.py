@@ -1,13 +1,16 @@
 """Formulas as text: what a reader sees is the formula itself."""
 
+import numpy as np
 import polars as pl
 import pytest
+from numpy.testing import assert_allclose
 
 from analysis.columns import COLUMNS, d_d, dg_d, dg_dg, gx_d, gx_gx, gy_d, loss_x, loss_y, value
 from analysis.readable import readable
 from analysis.registry import metrics
 
-NAMES = {n: getattr(pl, n) for n in ("when", "max_horizontal", "min_horizontal", "sum_horizontal", "Float64")}
+FUNCTIONS = ("when", "coalesce", "max_horizontal", "min_horizontal", "sum_horizontal", "Float64", "String")
+NAMES = {"inf": np.inf, **{name: getattr(pl, name) for name in FUNCTIONS}}
 NAMES |= {name: pl.col(name) for name in (*COLUMNS, "value")}
 ODD = (
     pl.when((d_d > 0) & (gx_d < 0)).then(1.5).otherwise(gx_d / d_d),
@@ -33,10 +36,31 @@ def formulas():
             yield from (p for p in (*parts, *claim.regressors, *(b.amount for b in claim.biases)) if p is not None)
 
 
-@pytest.mark.parametrize("formula", [*ODD, *formulas()], ids=str)
+def rows(names, n=30):
+    random = np.random.default_rng(0)
+    numbers = {name: random.normal(size=n) for name in sorted(names) if name not in ("pairing", "block")}
+    return pl.DataFrame({**numbers, "pairing": ["previous", "next", "reference:last"] * (n // 3)})
+
+
+@pytest.mark.parametrize("formula", ODD, ids=str)
 def test_the_text_read_as_python_is_the_formula_again(formula):
     names = NAMES | {name: pl.col(name) for name in formula.meta.root_names()}
     assert eval(readable(formula), names).meta.eq(formula)
+
+
+def test_the_text_of_every_metric_read_as_python_means_the_same_or_is_left_as_it_is_printed():
+    found, left = list(formulas()), 0
+    for formula in found:
+        text = readable(formula)
+        if text == str(formula):
+            left += 1
+            continue
+        names = NAMES | {name.replace(".", "_"): pl.col(name) for name in formula.meta.root_names()}
+        for name in formula.meta.root_names():
+            text = text.replace(name, name.replace(".", "_"))
+        again = rows(formula.meta.root_names()).select(one=formula, other=eval(text, names))
+        assert_allclose(again["other"].cast(pl.Float64), again["one"].cast(pl.Float64), err_msg=text)
+    assert left < len(found) / 8
 
 
 def test_brackets_stand_only_where_they_are_needed():
