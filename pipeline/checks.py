@@ -72,7 +72,7 @@ def check_name(name: str) -> str:
 
 
 def claims(metric: Metric, verdicts: pl.DataFrame) -> list[dg.AssetCheckResult]:
-    """One result per claim: passed where it HOLDS on all pairs that were recorded; anything else is a finding, not an error."""
+    """One result per claim: passed where it HOLDS on all pairs that were recorded; else it is a finding."""
     judged = judged_rows(metric, verdicts)
     return [_claim(claim.name, judged.filter(pl.col("claim") == claim.name).to_dicts()) for claim in metric.claims]
 
