@@ -9,10 +9,10 @@ import dagster as dg
 
 from analysis.metric import Metric
 from analysis.registry import broken_metrics, metrics
-from pipeline import assets, sensor
+from pipeline import assets, comparison_asset, sensor
 from tracer.errors import UsageError
 
-TAKEN = frozenset({"trace", "geometry", "proofs", "verdicts", "report"})
+TAKEN = frozenset({"trace", "geometry", "proofs", "verdicts", "report", "comparison"})
 
 
 def build() -> dg.Definitions:
@@ -26,6 +26,7 @@ def build() -> dg.Definitions:
             *(assets.metric_asset(metric, good) for metric in good.values()),
             *(assets.broken_asset(name, error) for name, error in broken.items()),
             *assets.summaries(good, broken),
+            comparison_asset.comparison_asset(good),
         ],
         jobs=[sensor.EVERYTHING],
         sensors=[

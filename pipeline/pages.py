@@ -141,6 +141,11 @@ def values(table: pl.DataFrame) -> dg.TableMetadataValue:
     return _records(table.tail(SHOWN_ROWS).to_dicts(), columns)
 
 
+def table(rows: pl.DataFrame) -> dg.TableMetadataValue:
+    """A small table as a whole."""
+    return _records(rows.to_dicts(), rows.columns)
+
+
 def _records(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> dg.TableMetadataValue:
     # all as text: a page's table can hold neither NaN nor null, and they are two answers
     schema = dg.TableSchema([dg.TableColumn(name) for name in columns])
