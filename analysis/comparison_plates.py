@@ -45,9 +45,7 @@ def smoothness_against_rate(runs: pl.DataFrame) -> Figure:
         axes.plot(rate, median, "o", ms=6, color=colour, label=f"{name}: median")
         axes.plot(rate, largest, "^", ms=6, color=colour, mfc="none", label=f"{name}: largest")
     if len(known) <= NAMED_MOST:
-        for run_id, rate, median in known.select("run_id", "lr", "smoothness_median").iter_rows():
-            axes.annotate(run_id, (rate, median), (7, -3), textcoords="offset points", fontsize=7.5, color=INK,
-                          parse_math=False)  # fmt: skip
+        _name(axes, known)
     line = np.array([known["lr"].min(), known["lr"].max()], dtype=float) * [1 / 1.5, 1.5]
     axes.plot(line, 2 / line, "--", color=INK, lw=1.2, label="2 / lr")
     axes.set_xscale("log")
@@ -60,6 +58,16 @@ def smoothness_against_rate(runs: pl.DataFrame) -> Figure:
     axes.set_xlabel("learning rate", color=INK, fontsize=9, loc="right")
     axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper left", bbox_to_anchor=(1, 1))
     return fig
+
+
+def _name(axes: Axes, known: pl.DataFrame) -> None:
+    """Names beside the medians, on the left where another run stands close by on the right."""
+    places = list(known.select("run_id", "lr", "smoothness_median").iter_rows())
+    for run_id, rate, median in places:
+        close = any(rate < r < 4 * rate and median / 1.7 < m < 1.7 * median for _, r, m in places)
+        side, at = ("right", -7) if close else ("left", 7)
+        axes.annotate(run_id, (rate, median), (at, -3), textcoords="offset points", fontsize=7.5, color=INK, ha=side,
+                      parse_math=False)  # fmt: skip
 
 
 def verdicts_by_optimizer(answers: pl.DataFrame, runs: pl.DataFrame) -> Figure:
@@ -81,7 +89,7 @@ def verdicts_by_optimizer(answers: pl.DataFrame, runs: pl.DataFrame) -> Figure:
         of = told.filter(pl.col("optimizer") == optimizer)
         counts = of.group_by(*_KEYS, "status").len()
         of_runs = of["run_id"].n_unique()
-        heading(axes, [f"{optimizer} ({of_runs} run{'s' * (of_runs != 1)})"])
+        heading(axes, [optimizer, f"{of_runs} run{'s' * (of_runs != 1)}"])
         left = np.zeros(len(chosen))
         totals = _spread(of.group_by(_KEYS).len(), places)
         for status, colour in COLOURS.items():

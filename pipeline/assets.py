@@ -26,8 +26,11 @@ import analysis.path
 import analysis.plates
 import analysis.products
 import analysis.proof_plate
+import analysis.prove
 import analysis.references
 import analysis.report
+import analysis.verdict
+import tracer.store.layout
 from analysis.checks import trace_checks
 from analysis.figures import drawable, figure
 from analysis.measure import measure, measure_all
@@ -36,7 +39,7 @@ from analysis.plates import NEEDS, PLATES, Measured, plate_of
 from analysis.proofs import proofs as all_proofs
 from analysis.svg import png_and_svg
 from analysis.tables import Tables, TableStore
-from pipeline import checks, pages, proof_asset
+from pipeline import checks, lineage, pages, proof_asset
 from pipeline.instance import PARTITIONS
 from pipeline.results import (
     current_verdicts,
@@ -100,7 +103,7 @@ def read_whole(path: Path) -> Trace:
 
 @dg.asset(
     partitions_def=RUNS,
-    group_name="recording",
+    **lineage.explained("trace", lineage.of_trace(), tracer.store.layout),
     code_version=f"format {VERSION}",
     kinds={"hdf5"},
     check_specs=[checks.spec("trace", checks.SOUND_FILES, "Every byte of the run matches its hash.", blocking=True)],
@@ -119,7 +122,7 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
 @dg.asset(
     deps=[trace],
     partitions_def=RUNS,
-    group_name="recording",
+    **lineage.explained("geometry", lineage.of_geometry(), analysis.geometry),
     code_version=pages.source_version(
         analysis.dynamics,
         analysis.dynamics_kernel,
@@ -133,7 +136,7 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
         analysis.products,
         analysis.references,
     ),
-    kinds={"parquet"},
+    kinds={"parquet", "numba"},
     automation_condition=WHEN_INPUTS_CHANGE,
     check_specs=checks.identity_specs(),
 )
@@ -169,10 +172,10 @@ def group(metric: Metric) -> str:
     return GROUPS.get(metric.family, "your_own")
 
 
-def metric_asset(metric: Metric, metrics: Mapping[str, Metric]) -> dg.AssetsDefinition:
+def metric_asset(metric: Metric, metrics: Mapping[str, Metric], source: Path | None = None) -> dg.AssetsDefinition:
     """The asset of one metric; name, page, checks and version all come from its record.
 
-    ``metrics`` are all there are: a plate may draw several.
+    ``metrics`` are all there are: a plate may draw several. ``source`` is the metric's file.
     """
 
     @dg.asset(
@@ -180,8 +183,10 @@ def metric_asset(metric: Metric, metrics: Mapping[str, Metric]) -> dg.AssetsDefi
         deps=[geometry],
         partitions_def=RUNS,
         group_name=group(metric),
-        description=pages.describe(metric),
-        metadata={"formula": pages.formula(metric), "paper": metric.paper or "none named", "unit": str(metric.units)},
+        description=lineage.describe(metric),
+        owners=lineage.OWNERS if metric.family in GROUPS else lineage.YOURS,
+        tags=lineage.tags(metric),
+        metadata=lineage.about(metric, source),
         code_version=metric.fingerprint,
         kinds={"polars"},
         automation_condition=WHEN_INPUTS_CHANGE,
@@ -218,7 +223,7 @@ def _plate(metric: Metric, metrics: Mapping[str, Metric], tables: Tables) -> Fig
 @dg.asset(
     deps=[geometry],
     partitions_def=RUNS,
-    group_name="proofs",
+    **lineage.explained("proofs", lineage.of_proofs(), analysis.prove),
     code_version=pages.version_of("".join(proof.fingerprint for proof in ALL_PROOFS.values())),
     kinds={"polars"},
     automation_condition=WHEN_INPUTS_CHANGE,
@@ -234,23 +239,6 @@ def proofs(context: dg.AssetExecutionContext) -> Result:
     )
 
 
-def broken_asset(name: str, error: str) -> dg.AssetsDefinition:
-    """A metric file that could not be read: it stands in the graph, and running it says why."""
-
-    @dg.asset(
-        name=name,
-        deps=[geometry],
-        partitions_def=RUNS,
-        group_name="your_own",
-        description=f"This metric's file could not be loaded:\n\n```\n{error}\n```",
-        code_version=pages.version_of(error),
-    )
-    def broken(context: dg.AssetExecutionContext) -> None:
-        raise dg.Failure(error)
-
-    return broken
-
-
 def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.AssetsDefinition]:
     """The assets that gather what the metrics found: ``verdicts`` and ``report``."""
     fingerprints = "".join(f"{name}={metric.fingerprint};" for name, metric in sorted(metrics.items()))
@@ -258,7 +246,7 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
     @dg.asset(
         deps=[geometry, *sorted(metrics)],
         partitions_def=RUNS,
-        group_name="results",
+        **lineage.explained("verdicts", lineage.of_verdicts(), analysis.verdict),
         code_version=pages.version_of(fingerprints),
         kinds={"polars"},
         automation_condition=WHEN_INPUTS_CHANGE,
@@ -268,12 +256,12 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
         into = store(context.partition_key)
         table = current_verdicts(into, metrics)
         path = into.write("verdicts", table)
-        return dg.MaterializeResult(metadata=pages.of_verdicts(table, path))
+        return dg.MaterializeResult(metadata=pages.of_verdicts(table, path, metrics))
 
     @dg.asset(
         deps=[verdicts, proofs],
         partitions_def=RUNS,
-        group_name="results",
+        **lineage.explained("report", None, analysis.report),
         code_version=pages.source_version(
             analysis.report, analysis.grouped, analysis.figures, analysis.plates, analysis.proof_plate
         ),

@@ -12,7 +12,7 @@ from analysis.across import CURRENT, Across
 from analysis.metric import Metric
 from analysis.proofs import proofs
 from analysis.tables import TableStore
-from pipeline import pages
+from pipeline import lineage, pages
 from pipeline.assets import Conditions, Result
 from tracer.store import home
 
@@ -38,14 +38,14 @@ def comparison_asset(metrics: Mapping[str, Metric]) -> dg.AssetsDefinition:
     @dg.asset(
         name=NAME,
         deps=[dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping()) for name in ("verdicts", "proofs")],
-        group_name=NAME,
+        **lineage.explained(NAME, lineage.of_comparison(), analysis.across),
         code_version=pages.source_version(analysis.across, analysis.comparison_plates, pipeline.across),
         kinds={"polars", "html"},
         automation_condition=WHEN_RUNS_ARE_DONE,
         check_specs=[dg.AssetCheckSpec(EVERY_RUN, asset=NAME, description=_CHECKED)],
     )
     def comparison() -> Result:
-        """All runs beside each other: smoothness against the learning rate, verdicts by optimizer and run by run."""
+        """:data:`pipeline.lineage.METHOD` says what it is."""
         found = pipeline.across.gather(metrics, proofs())
         return dg.MaterializeResult(
             data_version=dg.DataVersion(pipeline.across.version(found)),
@@ -87,6 +87,7 @@ def _page(found: Across, into: TableStore) -> pages.Page:
         "comparison": dg.MetadataValue.url(path.as_uri()),
         "path": dg.MetadataValue.path(into.path("answers")),
         "dagster/row_count": len(found.answers),
+        **lineage.columns_of_comparison(),
         "runs compared": int((found.runs["state"] == CURRENT).sum()),
     }
 

@@ -221,7 +221,7 @@ def test_a_bar_is_the_share_of_an_optimizers_runs() -> None:
     found, runs = told(AdamW=3, SGD=1)
     figure = verdicts_by_optimizer(found, runs)
     widths = {axes.get_title(loc="left"): [round(bar.get_width(), 6) for bar in axes.patches] for axes in figure.axes}
-    assert widths == {"AdamW (3 runs)": [1, 0, 0], "SGD (3 runs)": [0.333333, 0, 0.666667]}
+    assert widths == {"AdamW\n3 runs": [1, 0, 0], "SGD\n3 runs": [0.333333, 0, 0.666667]}
 
 
 def test_a_cell_is_a_run_and_a_claim() -> None:
