@@ -25,15 +25,18 @@ import analysis.path
 import analysis.plates
 import analysis.products
 import analysis.proof_plate
+import analysis.prove
 import analysis.references
 import analysis.report
+import analysis.verdict
+import tracer.store.layout
 from analysis.checks import trace_checks
 from analysis.measure import measure
 from analysis.metric import Metric
 from analysis.proofs import proofs as all_proofs
 from analysis.report import PROOF_BOUNDS, metric_drawing
 from analysis.tables import TableStore
-from pipeline import checks, pages, proof_asset
+from pipeline import checks, lineage, pages, proof_asset
 from pipeline.instance import PARTITIONS
 from pipeline.results import (
     current_verdicts,
@@ -97,7 +100,7 @@ def read_whole(path: Path) -> Trace:
 
 @dg.asset(
     partitions_def=RUNS,
-    group_name="recording",
+    **lineage.explained("trace", lineage.of_trace(), tracer.store.layout),
     code_version=f"format {VERSION}",
     kinds={"hdf5"},
     check_specs=[checks.spec("trace", checks.SOUND_FILES, "Every byte of the run matches its hash.", blocking=True)],
@@ -116,7 +119,7 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
 @dg.asset(
     deps=[trace],
     partitions_def=RUNS,
-    group_name="recording",
+    **lineage.explained("geometry", lineage.of_geometry(), analysis.geometry),
     code_version=pages.source_version(
         analysis.dynamics,
         analysis.dynamics_kernel,
@@ -130,7 +133,7 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
         analysis.products,
         analysis.references,
     ),
-    kinds={"parquet"},
+    kinds={"parquet", "numba"},
     automation_condition=WHEN_INPUTS_CHANGE,
     check_specs=checks.identity_specs(),
 )
@@ -166,16 +169,18 @@ def group(metric: Metric) -> str:
     return GROUPS.get(metric.family, "your_own")
 
 
-def metric_asset(metric: Metric) -> dg.AssetsDefinition:
-    """The asset of one metric; name, page, checks and version all come from its record."""
+def metric_asset(metric: Metric, source: Path | None = None) -> dg.AssetsDefinition:
+    """The asset of one metric, defined in the file ``source``; name, page, checks and version come from its record."""
 
     @dg.asset(
         name=metric.name,
         deps=[geometry],
         partitions_def=RUNS,
         group_name=group(metric),
-        description=pages.describe(metric),
-        metadata={"formula": pages.formula(metric), "paper": metric.paper or "none named", "unit": str(metric.units)},
+        description=lineage.describe(metric),
+        owners=lineage.OWNERS if metric.family in GROUPS else lineage.YOURS,
+        tags=lineage.tags(metric),
+        metadata=lineage.about(metric, source),
         code_version=metric.fingerprint,
         kinds={"polars"},
         automation_condition=WHEN_INPUTS_CHANGE,
@@ -200,7 +205,7 @@ def metric_asset(metric: Metric) -> dg.AssetsDefinition:
 @dg.asset(
     deps=[geometry],
     partitions_def=RUNS,
-    group_name="proofs",
+    **lineage.explained("proofs", lineage.of_proofs(), analysis.prove),
     code_version=pages.version_of("".join(proof.fingerprint for proof in ALL_PROOFS.values())),
     kinds={"polars"},
     automation_condition=WHEN_INPUTS_CHANGE,
@@ -216,23 +221,6 @@ def proofs(context: dg.AssetExecutionContext) -> Result:
     )
 
 
-def broken_asset(name: str, error: str) -> dg.AssetsDefinition:
-    """A metric file that could not be read: it stands in the graph, and running it says why."""
-
-    @dg.asset(
-        name=name,
-        deps=[geometry],
-        partitions_def=RUNS,
-        group_name="your_own",
-        description=f"This metric's file could not be loaded:\n\n```\n{error}\n```",
-        code_version=pages.version_of(error),
-    )
-    def broken(context: dg.AssetExecutionContext) -> None:
-        raise dg.Failure(error)
-
-    return broken
-
-
 def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.AssetsDefinition]:
     """The assets that gather what the metrics found: ``verdicts`` and ``report``."""
     fingerprints = "".join(f"{name}={metric.fingerprint};" for name, metric in sorted(metrics.items()))
@@ -240,7 +228,7 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
     @dg.asset(
         deps=[geometry, *sorted(metrics)],
         partitions_def=RUNS,
-        group_name="results",
+        **lineage.explained("verdicts", lineage.of_verdicts(), analysis.verdict),
         code_version=pages.version_of(fingerprints),
         kinds={"polars"},
         automation_condition=WHEN_INPUTS_CHANGE,
@@ -250,12 +238,12 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
         into = store(context.partition_key)
         table = current_verdicts(into, metrics)
         path = into.write("verdicts", table)
-        return dg.MaterializeResult(metadata=pages.of_verdicts(table, path))
+        return dg.MaterializeResult(metadata=pages.of_verdicts(table, path, metrics))
 
     @dg.asset(
         deps=[verdicts, proofs],
         partitions_def=RUNS,
-        group_name="results",
+        **lineage.explained("report", None, analysis.report),
         code_version=pages.source_version(
             analysis.report, analysis.grouped, analysis.figures, analysis.plates, analysis.proof_plate
         ),
