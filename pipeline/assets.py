@@ -26,8 +26,10 @@ import analysis.path
 import analysis.plates
 import analysis.products
 import analysis.proof_plate
+import analysis.reduce
 import analysis.references
 import analysis.report
+import analysis.spread
 from analysis.checks import trace_checks
 from analysis.figures import drawable, figure
 from analysis.measure import measure, measure_all
@@ -47,6 +49,7 @@ from pipeline.results import (
     write_config,
     write_drawing,
 )
+from pipeline.workers import workers
 from tracer.errors import FormatError
 from tracer.store import Trace, home, verify
 from tracer.store.layout import VERSION
@@ -131,7 +134,9 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
         analysis.passes,
         analysis.path,
         analysis.products,
+        analysis.reduce,
         analysis.references,
+        analysis.spread,
     ),
     kinds={"parquet"},
     automation_condition=WHEN_INPUTS_CHANGE,
@@ -142,8 +147,8 @@ def geometry(context: dg.AssetExecutionContext) -> Result:
     recorded = Trace(home.runs_root() / context.partition_key)
     into = store(context.partition_key)
     into.directory.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".parts-", dir=into.directory) as parts:
-        tables = analysis.geometry.geometry(recorded, parts=Path(parts))
+    with TemporaryDirectory(prefix=".parts-", dir=into.directory) as parts, workers(recorded.bytes) as others:
+        tables = analysis.geometry.geometry(recorded, parts=Path(parts), workers=others)
         for name in ("geometry", "path", "steps"):
             into.write(name, getattr(tables, name))
     into.write_facts(tables.facts)
