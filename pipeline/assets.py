@@ -36,6 +36,7 @@ from analysis.proofs import proofs as all_proofs
 from analysis.report import PROOF_BOUNDS, metric_drawing
 from analysis.tables import TableStore
 from pipeline import checks, pages, proof_asset
+from pipeline.executors import sharers
 from pipeline.instance import PARTITIONS
 from pipeline.results import (
     current_verdicts,
@@ -46,7 +47,6 @@ from pipeline.results import (
     write_config,
     write_drawing,
 )
-from pipeline.workers import workers
 from tracer.errors import FormatError
 from tracer.store import Trace, home, verify
 from tracer.store.layout import VERSION
@@ -144,7 +144,7 @@ def geometry(context: dg.AssetExecutionContext) -> Result:
     recorded = Trace(home.runs_root() / context.partition_key)
     into = store(context.partition_key)
     into.directory.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".parts-", dir=into.directory) as parts, workers(recorded.bytes) as others:
+    with TemporaryDirectory(prefix=".parts-", dir=into.directory) as parts, sharers(recorded.bytes) as others:
         tables = analysis.geometry.geometry(recorded, parts=Path(parts), workers=others)
         for name in ("geometry", "path", "steps"):
             into.write(name, getattr(tables, name))

@@ -7,12 +7,14 @@ on this machine, for as long as a Dagster run lasts), ``dask:tcp://HOST:PORT`` (
 
 import importlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import dagster as dg
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._core.execution.api import execute_run_iterator
 
+from analysis.sharing import Workers
 from tracer.errors import LemmataError, UsageError
 
 SETTING = "LEMMATA_EXECUTOR"
@@ -66,6 +68,19 @@ def _dask(name: str, address: str) -> dg.ExecutorDefinition:
     from pipeline.dask_executor import dask_executor
 
     return dask_executor.configured({"address": address}, name=DASK)
+
+
+@contextmanager
+def sharers(size: int) -> Iterator[Workers | None]:
+    """Who shares the geometry of a run with so many bytes of vectors; see :mod:`pipeline.workers`."""
+    if dask_address(setting()) is None:  # without it, the extra may be missing
+        yield None
+        return
+    need_dask(setting())
+    from pipeline.workers import workers
+
+    with workers(size) as found:
+        yield found
 
 
 def need_dask(name: str) -> None:

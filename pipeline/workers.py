@@ -1,56 +1,52 @@
-"""Who shares the geometry of one big run: the workers that the executor's setting has, beside the step that asks."""
+"""Who shares the geometry of one big run: the machines of the dask cluster, one share each.
 
-import os
+Within a machine the threads of one process use all its processors, and more processes only repeat what each must know;
+so a machine gets one share, however many workers it has.
+"""
+
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
+from urllib.parse import urlsplit
+
+from distributed import Client, get_worker, worker_client
 
 from analysis.sharing import Task, Workers
+from pipeline.dask_executor import connected
 from pipeline.executors import dask_address, setting
 
-LARGE = 256 << 20
-"""Bytes of vectors from which a run is shared: below, a process takes longer to start than to compute."""
+LARGE = 1 << 30
+"""Bytes of vectors from which a run is shared: below, what every machine must work out for itself weighs too much."""
 
 
 @contextmanager
 def workers(size: int) -> Iterator[Workers | None]:
-    """Other processes for a run with so many bytes of vectors; None where the threads of this one do as well.
-
-    With dask they are the workers of the cluster that executes this step, or else of the setting's. With
-    ``multiprocess`` they are one process per processor of this machine. With any other executor there are none.
-    """
-    name = setting()
-    if size < LARGE:
+    """Machines for a run with so many bytes of vectors; None where the threads of this process do as well."""
+    address = dask_address(setting())
+    if not address or size < LARGE:  # a cluster of one's own is this machine
         yield None
-    elif dask_address(name) is not None:
-        with _on_dask(str(dask_address(name))) as found:
-            yield found
-    elif name == "multiprocess":
-        count = len(os.sched_getaffinity(0))
-        with ProcessPoolExecutor(count, get_context("spawn")) as pool:
-            yield Workers(count, pool.map)
-    else:
-        yield None
-
-
-@contextmanager
-def _on_dask(address: str) -> Iterator[Workers]:
-    from distributed import Client, get_worker, worker_client
-
-    from pipeline.dask_executor import connected
-
-    def of(client: Client) -> Workers:
-        def run(compute: Callable[[Task], str], tasks: Sequence[Task]) -> list[str]:
-            return list(client.gather(client.map(compute, tasks, pure=False)))
-
-        return Workers(max(1, len(client.scheduler_info(n_workers=-1)["workers"])), run)
-
+        return
     try:
         get_worker()
-    except ValueError:  # a step in this process: `lemmata materialize`, or the default executor of a code server
+    except ValueError:  # the step runs elsewhere: `lemmata materialize` without the executor, or another one
         with connected(address) as client:
-            yield of(client)
+            yield machines(client)
         return
-    with worker_client() as client:  # this worker's own thread steps aside, and takes a share like the others
-        yield of(client)
+    with worker_client() as client:  # this worker's own thread steps aside, and may take a share like the others
+        yield machines(client)
+
+
+def machines(client: Client) -> Workers | None:
+    """One worker of each machine; None where all are on one."""
+    found = {urlsplit(address).hostname: address for address in client.scheduler_info(n_workers=-1)["workers"]}
+    if len(found) < 2:
+        return None
+    chosen = [found[host] for host in sorted(found, key=str)]
+
+    def run(compute: Callable[[Task], str], tasks: Sequence[Task]) -> list[str]:
+        futures = [
+            client.submit(compute, task, workers=[worker], pure=False)
+            for task, worker in zip(tasks, chosen[: len(tasks)], strict=True)
+        ]
+        return list(client.gather(futures))
+
+    return Workers(len(chosen), run)

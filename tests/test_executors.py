@@ -8,11 +8,11 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from distributed import LocalCluster
+from distributed import LocalCluster, Scheduler, SpecCluster, Worker
 
 from analysis import geometry
 from pipeline import dask_executor, workers
-from pipeline.executors import executor
+from pipeline.executors import executor, sharers
 from pipeline.materialize import materialize
 from tracer.errors import UsageError
 from tracer.store import home
@@ -98,22 +98,23 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPat
         pass
 
 
-def test_the_workers_of_a_cluster_share_a_big_run(
-    recorded_run: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LEMMATA_EXECUTOR", "in_process")
+def test_the_machines_of_a_cluster_share_a_big_run(recorded_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = compute("geometry")
-    monkeypatch.setenv("LEMMATA_EXECUTOR", f"dask:{scheduler}")
+    places = {name: {"cls": Worker, "options": {"host": name}} for name in ("127.0.0.1", "127.0.0.2")}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
     monkeypatch.setattr(workers, "LARGE", 0)
     asked: list[int] = []
     gathered = geometry.gathered
     monkeypatch.setattr(geometry, "gathered", lambda *how: asked.append(how[2].count) or gathered(*how))
-    assert compute("geometry") == expected
-    assert asked == [1]
+    with SpecCluster(places, scheduler) as cluster:
+        monkeypatch.setenv("LEMMATA_EXECUTOR", f"dask:{cluster.scheduler_address}")
+        assert compute("geometry") == expected
+    assert asked == [2]
 
 
 def test_small_runs_and_other_executors_ask_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, size in (("multiprocess", 1000), ("dask", 1000), ("in_process", 1 << 40)):
+    large = 1 << 40
+    for name, size in (("multiprocess", large), ("dask", large), ("dask:tcp://127.0.0.1:9", 1000)):
         monkeypatch.setenv("LEMMATA_EXECUTOR", name)
-        with workers.workers(size) as found:
+        with sharers(size) as found:
             assert found is None
