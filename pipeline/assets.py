@@ -26,8 +26,10 @@ import analysis.plates
 import analysis.products
 import analysis.proof_plate
 import analysis.prove
+import analysis.reduce
 import analysis.references
 import analysis.report
+import analysis.spread
 import analysis.verdict
 import tracer.store.layout
 from analysis.checks import trace_checks
@@ -37,6 +39,7 @@ from analysis.proofs import proofs as all_proofs
 from analysis.report import PROOF_BOUNDS, metric_drawing
 from analysis.tables import TableStore
 from pipeline import checks, lineage, pages, proof_asset
+from pipeline.executors import sharers
 from pipeline.instance import PARTITIONS
 from pipeline.results import (
     current_verdicts,
@@ -131,7 +134,9 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
         analysis.passes,
         analysis.path,
         analysis.products,
+        analysis.reduce,
         analysis.references,
+        analysis.spread,
     ),
     kinds={"parquet", "numba"},
     automation_condition=WHEN_INPUTS_CHANGE,
@@ -142,8 +147,8 @@ def geometry(context: dg.AssetExecutionContext) -> Result:
     recorded = Trace(home.runs_root() / context.partition_key)
     into = store(context.partition_key)
     into.directory.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".parts-", dir=into.directory) as parts:
-        tables = analysis.geometry.geometry(recorded, parts=Path(parts))
+    with TemporaryDirectory(prefix=".parts-", dir=into.directory) as parts, sharers(recorded.bytes) as others:
+        tables = analysis.geometry.geometry(recorded, parts=Path(parts), workers=others)
         for name in ("geometry", "path", "steps"):
             into.write(name, getattr(tables, name))
     into.write_facts(tables.facts)

@@ -1,7 +1,5 @@
 """Everything Dagster serves; workspace.yaml and ``lemmata ui`` point here."""
 
-import importlib
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +10,7 @@ from analysis.metric import Metric
 from analysis.registry import broken_metrics, metrics, sources
 from pipeline import assets, comparison_asset, sensor
 from pipeline.broken import broken_asset
-from tracer.errors import UsageError
+from pipeline.executors import executor
 
 TAKEN = frozenset({"trace", "geometry", "proofs", "verdicts", "report", "comparison"})
 
@@ -70,30 +68,6 @@ def installed() -> tuple[dict[str, Metric], dict[str, str]]:
             f"a metric may not be named {name!r}: the pipeline has an asset of that name. Rename it."
         )
     return good, broken
-
-
-def executor() -> dg.ExecutorDefinition:
-    """The executor that ``$LEMMATA_EXECUTOR`` names.
-
-    ``in_process`` (default; a step costs milliseconds), ``multiprocess``, or ``module:name`` of any other, for instance
-    ``dagster_dask:dask_executor``.
-
-    Raises:
-        UsageError: it names none.
-    """
-    name = os.environ.get("LEMMATA_EXECUTOR", "in_process")
-    if name in ("in_process", "multiprocess"):
-        return dg.in_process_executor if name == "in_process" else dg.multiprocess_executor
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(
-            f"LEMMATA_EXECUTOR={name}: expected in_process, multiprocess or module:name ({error})."
-        ) from None
-    if not isinstance(found, dg.ExecutorDefinition):
-        raise UsageError(f"LEMMATA_EXECUTOR={name}: expected a Dagster executor, found {type(found).__name__}.")
-    return found
 
 
 defs = build()
