@@ -4,100 +4,96 @@ A ratio is summarised by its sums, never by a mean of ratios. Missing and undefi
 of no number.
 """
 
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from analysis.columns import LOSSES, value
-from analysis.metric import Metric, Variant
-from analysis.rows import defined_or_nan, pairings_of, rows
-from analysis.tables import MODEL, Tables
+from analysis.grid import Grid
+from analysis.metric import Metric
+from analysis.reductions import summaries, sums_of_pairs
 
 STEPS = 100
 """Length of the shortest windows, counted from step 0."""
 
-_KEYS = ("pairing", "block", "window", "number")
+_COUNTS = ("pairs", "undefined", "missing")
+_Numbers = npt.NDArray[Any]
 
 
-def windows(metric: Metric, tables: Tables) -> pl.DataFrame:
-    """One row per window, pairing and block.
+def windows(metric: Metric, given: Grid) -> pl.DataFrame:
+    """One row per block and window of one pairing.
 
     ``window`` is its kind ("run", "epoch", "steps:100") and ``number`` which one: the epoch as recorded, the first step
     over 100, 0 for the run. Steps without an epoch are in no window of that kind. ``first_step`` and ``last_step`` are
     of its rows; ``pairs`` are those with a defined value, ``undefined`` NaN, ``missing`` null. ``mean``, ``total``,
     ``smallest``, ``median``, ``largest`` are of the defined values; null where there is none. A metric with ``ratio``
-    has ``numerator`` and ``denominator``, summed over the pairs that have both, and their ``ratio``. Each variant has
-    its summary under its name, of the model's rows.
+    has ``numerator`` and ``denominator``, summed over the pairs that have both, and their ``ratio``.
 
-    Blocks have rows of their own where the metric means something there and no loss is read.
-
-    It reads every block of the tables: seconds on a large run, so that it is computed where it is asked for.
+    Args:
+        metric: whose values are summarised.
+        given: the value as a column, what its ratio reads, and the epoch of each step.
     """
-    parts = _windows(metric, tables, model=True)
-    if metric.has_blocks and not _reads_loss_in_ratio(metric):
-        parts = pl.concat([parts, _windows(metric, tables, model=False)], how="diagonal")
-    order = {"run": 0, "epoch": 1, f"steps:{STEPS}": 2}
-    return parts.sort("pairing", "block", pl.col("window").replace_strict(order, return_dtype=pl.Int8), "number")
+    cut, rows = _stretches(given.steps["step"], given.steps["epoch"])
+    starts, ends = cut["start"].to_numpy(), cut["end"].to_numpy()
+    counts, found = summaries(*given.array(value), rows, starts, ends)
+    with np.errstate(invalid="ignore"):
+        mean = found[:, :, 0] / counts[:, :, 0]
+    columns: dict[str, _Numbers] = {name: counts[:, :, i] for i, name in enumerate(_COUNTS)}
+    columns |= {"mean": mean, **{n: found[:, :, i] for i, n in enumerate(("total", "smallest", "median", "largest"))}}
+    if metric.ratio is not None:
+        above, below = (given.array(part)[0] for part in metric.ratio)
+        over, under = sums_of_pairs(above, below, rows, starts, ends)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = over / under
+        columns |= {"numerator": over, "denominator": under, "ratio": np.where(np.isfinite(ratio), ratio, np.nan)}
+    blocks = pl.DataFrame({"pairing": given.pairing, "block": given.blocks})
+    named = blocks.join(cut.drop("start", "end"), how="cross", maintain_order="left_right")
+    numbers = pl.DataFrame({name: of.ravel() for name, of in columns.items()}).fill_nan(None)
+    return named.hstack(numbers)
 
 
-def _reads_loss_in_ratio(metric: Metric) -> bool:
-    return any(LOSSES & set(part.meta.root_names()) for part in metric.ratio or ())
+def with_variants(metric: Metric, found: pl.DataFrame, model: pl.DataFrame) -> pl.DataFrame:
+    """Windows of the model with each variant's summary under its name; null where it has no defined value.
 
-
-def _windows(metric: Metric, tables: Tables, model: bool) -> pl.DataFrame:
-    """Rows of the model alone, or of the blocks alone."""
-    ratio, variants = metric.ratio or (), metric.variants if model else ()
-    formulas = [metric.value, *ratio, *(v.value for v in variants)]
-    needed = {name for part in formulas for name in part.meta.root_names()}
-    found = rows(tables, [*sorted(needed), "epoch"], pairings_of([metric], tables), model=model)
-    if not model:
-        found = found.filter(pl.col("block") != MODEL)
-    columns = {"numerator": ratio[0], "denominator": ratio[1]} if ratio else {}
-    found = found.select(
-        *("pairing", "block", "step", "epoch"),
-        value=defined_or_nan(metric.value),
-        **{name: defined_or_nan(part) for name, part in columns.items()},
-        **{v.name: defined_or_nan(v.value) for v in variants},
-    )
-    table = found.collect()
-    kinds = {
-        "run": table.with_columns(number=pl.lit(0, pl.Int64)),
-        "epoch": table.filter(pl.col("epoch").is_not_null()).with_columns(number=pl.col("epoch").cast(pl.Int64)),
-        f"steps:{STEPS}": table.with_columns(number=pl.col("step") // STEPS),
-    }
-    return pl.concat(
-        _summarised(part.with_columns(window=pl.lit(kind)), bool(ratio), variants) for kind, part in kinds.items()
-    )
-
-
-def _summarised(table: pl.DataFrame, ratio: bool, variants: tuple[Variant, ...]) -> pl.DataFrame:
-    found = table.group_by(_KEYS).agg(_summaries(ratio))
-    for variant in variants:
-        own = table.with_columns(value=variant.name).filter(value.is_finite())  # a summary reads its variant's values
+    Args:
+        metric: whose variants they are.
+        found: as :func:`windows` gives them for the model.
+        model: its rows, a column per variant.
+    """
+    cut, rows = _stretches(model["step"], model["epoch"])
+    lengths = (cut["end"] - cut["start"]).to_numpy()
+    window = pl.Series("window", np.repeat(np.arange(len(cut)), lengths))
+    for variant in metric.variants:
         summary = value.mean() if variant.summary is None else variant.summary
-        numbers = own.group_by(_KEYS, maintain_order=True).agg(summary.cast(pl.Float64).alias(variant.name))
-        found = found.join(numbers, on=_KEYS, how="left")
+        reads = dict.fromkeys(name for name in summary.meta.root_names() if name != "value")
+        own = model.select(*reads, value=variant.name)[rows].with_columns(window).filter(value.is_finite())
+        numbers = own.group_by("window", maintain_order=True).agg(summary.cast(pl.Float64).alias(variant.name))
+        at = pl.DataFrame({"window": np.arange(len(cut))})
+        found = found.with_columns(at.join(numbers, on="window", how="left", maintain_order="left")[variant.name])
     return found
 
 
-def _summaries(ratio: bool) -> list[pl.Expr]:
-    defined = value.filter(value.is_finite())
-    some = defined.len() > 0
-    found = [
-        pl.col("step").min().alias("first_step"),
-        pl.col("step").max().alias("last_step"),
-        defined.len().cast(pl.Int64).alias("pairs"),
-        value.is_nan().sum().cast(pl.Int64).alias("undefined"),
-        value.null_count().cast(pl.Int64).alias("missing"),
-        defined.mean().alias("mean"),
-        pl.when(some).then(defined.sum()).alias("total"),
-        defined.min().alias("smallest"),
-        defined.median().alias("median"),
-        defined.max().alias("largest"),
+def has_windows_of_blocks(metric: Metric) -> bool:
+    """Whether a tensor's own windows mean something: its value does, and the ratio reads no loss."""
+    return metric.has_blocks and not any(LOSSES & set(part.meta.root_names()) for part in metric.ratio or ())
+
+
+def _stretches(step: pl.Series, epoch: pl.Series) -> tuple[pl.DataFrame, _Numbers]:
+    """Windows with the stretch ``start`` to ``end`` that each has in an order of the rows, which is given beside them.
+
+    Rows are in that order once for each kind of window; an epoch that was come back to is one window.
+    """
+    by_row = pl.DataFrame({"row": np.arange(len(step)), "step": step.cast(pl.Int64), "epoch": epoch.cast(pl.Int64)})
+    number = {"run": pl.lit(0, pl.Int64), "epoch": pl.col("epoch"), f"steps:{STEPS}": pl.col("step") // STEPS}
+    kinds = [
+        by_row.select("row", "step", window=pl.lit(kind), number=of).drop_nulls("number").sort("number", "row")
+        for kind, of in number.items()
     ]
-    if ratio:
-        above, below = pl.col("numerator"), pl.col("denominator")
-        both = above.is_finite() & below.is_finite()  # null where either is missing: filtered out as well
-        over, under = (pl.when(both.any()).then(part.filter(both).sum()) for part in (above, below))
-        quotient = over / under
-        found += [over.alias("numerator"), under.alias("denominator")]
-        found.append(pl.when(quotient.is_finite()).then(quotient).otherwise(None).alias("ratio"))
-    return found
+    every = pl.concat(kinds)
+    cut = every.group_by("window", "number", maintain_order=True).agg(
+        first_step=pl.col("step").min(), last_step=pl.col("step").max(), length=pl.len().cast(pl.Int64)
+    )
+    end = cut["length"].cum_sum()
+    return cut.drop("length").with_columns(start=end - cut["length"], end=end), every["row"].to_numpy()
