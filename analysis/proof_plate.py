@@ -26,6 +26,7 @@ def proof_bounds(run_id: str, lines: pl.DataFrame | None) -> Figure:
     drawn = [row for row in rows if row["left"] is not None or row["reason"].startswith("needs ")]
     fig = canvas("plate-proofs", f"What proofs promise, and what was observed      run {run_id}",
                  (WIDTH, 1.7 + 0.42 * max(len(drawn), 2)))  # fmt: skip
+    fig.set_layout_engine("constrained")  # names of any length stand beside the axes
     axes = fig.subplots()
     if not drawn:
         nothing(axes, "no proof that speaks of this run has a bound that could be computed; the table says why")

@@ -3,14 +3,13 @@
 Each body is a call into ``analysis`` and what its page shows. No asset reads HDF5 but the first two.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
 import polars as pl
-from matplotlib.figure import Figure
 
 import analysis.dynamics
 import analysis.dynamics_kernel
@@ -29,13 +28,11 @@ import analysis.proof_plate
 import analysis.references
 import analysis.report
 from analysis.checks import trace_checks
-from analysis.figures import drawable, figure
-from analysis.measure import measure, measure_all
+from analysis.measure import measure
 from analysis.metric import Metric
-from analysis.plates import NEEDS, PLATES, Measured, plate_of
 from analysis.proofs import proofs as all_proofs
-from analysis.svg import png_and_svg
-from analysis.tables import Tables, TableStore
+from analysis.report import PROOF_BOUNDS, metric_drawing
+from analysis.tables import TableStore
 from pipeline import checks, pages, proof_asset
 from pipeline.instance import PARTITIONS
 from pipeline.results import (
@@ -169,11 +166,8 @@ def group(metric: Metric) -> str:
     return GROUPS.get(metric.family, "your_own")
 
 
-def metric_asset(metric: Metric, metrics: Mapping[str, Metric]) -> dg.AssetsDefinition:
-    """The asset of one metric; name, page, checks and version all come from its record.
-
-    ``metrics`` are all there are: a plate may draw several.
-    """
+def metric_asset(metric: Metric) -> dg.AssetsDefinition:
+    """The asset of one metric; name, page, checks and version all come from its record."""
 
     @dg.asset(
         name=metric.name,
@@ -192,27 +186,15 @@ def metric_asset(metric: Metric, metrics: Mapping[str, Metric]) -> dg.AssetsDefi
         tables = into.tables()
         found = measure(metric, tables)
         path = into.write(f"metrics/{metric.name}", found.table)
-        glyphs: dict[str, str] = {}
-        plot, svg = None, ""
-        if drawable(found.table):  # half of the metrics of a run without all probes have nothing to show
-            plot, svg = png_and_svg(figure(metric, found.table, found.verdicts, titled=False), pages.DPI, glyphs)
-        write_drawing(into, metric.name, (svg, glyphs))
+        plot = metric_drawing(metric, found.table, found.verdicts)
+        write_drawing(into, metric.name, plot)
         into.write(f"verdicts/{metric.name}", found.verdicts.with_columns(digest=pl.lit(tables.facts.digest)))
         return dg.MaterializeResult(
-            metadata=pages.of_metric(metric, found, path, plot, _plate(metric, metrics, tables) if plot else None),
+            metadata=pages.of_metric(metric, found, path, plot),
             check_results=checks.claims(metric, found.verdicts),
         )
 
     return computed
-
-
-def _plate(metric: Metric, metrics: Mapping[str, Metric], tables: Tables) -> Figure | None:
-    """The paper's figure of a metric that has one, with the other metrics it draws."""
-    if metric.name not in PLATES:
-        return None
-    found = measure_all([metrics[name] for name in NEEDS[metric.name] if name in metrics], tables)
-    drawn = {name: (each.table, each.verdicts) for name, each in found.items()}
-    return plate_of(metric.name, Measured(tables.facts.run_id, drawn, tables.steps.collect()))
 
 
 @dg.asset(
@@ -285,17 +267,20 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
         into = store(context.partition_key)
         tables = into.tables()
         found, checked = measurements(into, metrics), trace_checks(tables)
+        steps, proven = tables.steps.collect(), proof_results(into, ALL_PROOFS)
+        kept = read_drawings(into, [*found, PROOF_BOUNDS])
+        plates = analysis.report.plates(tables.facts, found, steps, proven, kept)
         html = analysis.report.report(
             tables.facts,
             found,
             checked,
             read_config(into),
             broken,
-            steps=tables.steps.collect(),
-            proofs=proof_results(into, ALL_PROOFS),
-            drawings=read_drawings(into, found),
+            steps=steps,
+            proofs=proven,
+            drawings=kept | plates,
         )
         path = into.write_text("report.html", html)
-        return dg.MaterializeResult(metadata=pages.of_report(path))
+        return dg.MaterializeResult(metadata=pages.of_report(path, plates))
 
     return [verdicts, report]

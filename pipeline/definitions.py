@@ -23,7 +23,7 @@ def build() -> dg.Definitions:
             assets.trace,
             assets.geometry,
             assets.proofs,
-            *(assets.metric_asset(metric, good) for metric in good.values()),
+            *(assets.metric_asset(metric) for metric in good.values()),
             *(assets.broken_asset(name, error) for name, error in broken.items()),
             *assets.summaries(good, broken),
         ],

@@ -10,17 +10,15 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
-from matplotlib.figure import Figure
 
-from analysis.figures import to_png
 from analysis.measure import Measurement
 from analysis.metric import Metric
+from analysis.svg import Drawing, standalone
 from analysis.tables import MODEL, TableStore
 from pipeline.checks import judged_rows, sentence
 from tracer.store import Trace
 
 Page = Mapping[str, Any]
-DPI = 80  # of plots: a page is stored with every computation of it
 SHOWN_ROWS = 10  # of a value table; the file has all
 VERDICT_COLUMNS = ("claim", "status", "pairing", "estimate", "lower", "upper", "pairs")
 COUNTED = {"HOLDS": "holds", "FAILS": "fails", "INCONCLUSIVE": "inconclusive", "NOT APPLICABLE": "not applicable"}
@@ -81,23 +79,18 @@ def of_geometry(store: TableStore) -> Page:
     }
 
 
-def image(name: str, drawn: Figure) -> dg.MetadataValue[Any]:
-    """A figure on a page."""
-    return shown(name, to_png(drawn, dpi=DPI))
+def image(name: str, drawn: Drawing) -> dg.MetadataValue[Any]:
+    """A figure on a page; a page is stored with every computation of it, and a line drawing is small."""
+    text = base64.b64encode(standalone(drawn).encode()).decode()
+    return dg.MetadataValue.md(f"![{name}](data:image/svg+xml;base64,{text})")
 
 
-def shown(name: str, png: bytes) -> dg.MetadataValue[Any]:
-    """A picture on a page."""
-    return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
-
-
-def of_metric(metric: Metric, found: Measurement, path: Path, plot: bytes | None, plate: Figure | None = None) -> Page:
-    """Page of a metric: what was claimed, what came out, the plots if there are any, and where the numbers are."""
+def of_metric(metric: Metric, found: Measurement, path: Path, plot: Drawing) -> Page:
+    """Page of a metric: what was claimed, what came out, the plot if there is one, and where the numbers are."""
     judged = judged_rows(metric, found.verdicts)
     estimates = judged["estimate"].drop_nulls()
     return {
-        **({"plot": shown(metric.name, plot)} if plot is not None else {}),
-        **({"plate": image(f"{metric.name}, the plate", plate)} if plate is not None else {}),
+        **({"plot": image(metric.name, plot)} if plot[0] else {}),
         **{f"{row['claim']} ({row['pairing']})": sentence(row) for row in judged.to_dicts()},
         "verdicts": verdict_records(found.verdicts, VERDICT_COLUMNS),
         "formula": formula(metric),
@@ -116,9 +109,10 @@ def of_verdicts(table: pl.DataFrame, path: Path) -> Page:
     return {"verdicts": shown, **counts(table), "path": dg.MetadataValue.path(path)}
 
 
-def of_report(path: Path) -> Page:
-    """Page of a run's report."""
+def of_report(path: Path, plates: Mapping[str, Drawing]) -> Page:
+    """Page of a run's report, with the paper's figures of the run."""
     return {
+        **{name: image(name, drawn) for name, drawn in plates.items()},
         "report": dg.MetadataValue.url(path.as_uri()),
         "path": dg.MetadataValue.path(path),
         "size": path.stat().st_size,

@@ -8,7 +8,7 @@ import polars as pl
 
 from analysis.metric import Metric
 from analysis.proof import Proof
-from analysis.report import Drawing
+from analysis.svg import Drawing
 from analysis.tables import TableStore
 from tracer.errors import FormatError
 
