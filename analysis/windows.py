@@ -4,7 +4,8 @@ A ratio is summarised by its sums, never by a mean of ratios. Missing and undefi
 of no number.
 """
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,6 @@ from analysis.reductions import summaries, sums_of_pairs
 STEPS = 100
 """Length of the shortest windows, counted from step 0."""
 
-_COUNTS = ("pairs", "undefined", "missing")
 _Numbers = npt.NDArray[Any]
 
 
@@ -35,23 +35,25 @@ def windows(metric: Metric, given: Grid) -> pl.DataFrame:
         metric: whose values are summarised.
         given: the value as a column, what its ratio reads, and the epoch of each step.
     """
-    cut, rows = _stretches(given.steps["step"], given.steps["epoch"])
-    starts, ends = cut["start"].to_numpy(), cut["end"].to_numpy()
-    counts, found = summaries(*given.array(value), rows, starts, ends)
+    cut = _stretches(given.steps)
+    k, count = len(given.blocks), len(cut.number)
+    counts, found = summaries(*given.array(value), cut.rows, cut.start, cut.end)
     with np.errstate(invalid="ignore"):
         mean = found[:, :, 0] / counts[:, :, 0]
-    columns: dict[str, _Numbers] = {name: counts[:, :, i] for i, name in enumerate(_COUNTS)}
-    columns |= {"mean": mean, **{n: found[:, :, i] for i, n in enumerate(("total", "smallest", "median", "largest"))}}
+    columns: dict[str, Any] = {"pairing": given.pairing, "block": np.repeat(np.array(given.blocks, object), count)}
+    columns |= {name: np.tile(of, k) for name, of in (("window", cut.kind), ("number", cut.number))}
+    columns |= {name: np.tile(of, k) for name, of in (("first_step", cut.first_step), ("last_step", cut.last_step))}
+    columns |= {name: counts[:, :, i].ravel() for i, name in enumerate(("pairs", "undefined", "missing"))}
+    numbers = {"mean": mean, **{n: found[:, :, i] for i, n in enumerate(("total", "smallest", "median", "largest"))}}
     if metric.ratio is not None:
         above, below = (given.array(part)[0] for part in metric.ratio)
-        over, under = sums_of_pairs(above, below, rows, starts, ends)
+        over, under = sums_of_pairs(above, below, cut.rows, cut.start, cut.end)
         with np.errstate(invalid="ignore", divide="ignore"):
             ratio = over / under
-        columns |= {"numerator": over, "denominator": under, "ratio": np.where(np.isfinite(ratio), ratio, np.nan)}
-    blocks = pl.DataFrame({"pairing": given.pairing, "block": given.blocks})
-    named = blocks.join(cut.drop("start", "end"), how="cross", maintain_order="left_right")
-    numbers = pl.DataFrame({name: of.ravel() for name, of in columns.items()}).fill_nan(None)
-    return named.hstack(numbers)
+        numbers |= {"numerator": over, "denominator": under, "ratio": np.where(np.isfinite(ratio), ratio, np.nan)}
+    columns |= {name: pl.Series(of.ravel(), nan_to_null=True) for name, of in numbers.items()}
+    schema = dict.fromkeys(("pairing", "block", "window"), pl.String)
+    return pl.DataFrame(columns, schema_overrides=schema)
 
 
 def with_variants(metric: Metric, found: pl.DataFrame, model: pl.DataFrame) -> pl.DataFrame:
@@ -62,16 +64,16 @@ def with_variants(metric: Metric, found: pl.DataFrame, model: pl.DataFrame) -> p
         found: as :func:`windows` gives them for the model.
         model: its rows, a column per variant.
     """
-    cut, rows = _stretches(model["step"], model["epoch"])
-    lengths = (cut["end"] - cut["start"]).to_numpy()
-    window = pl.Series("window", np.repeat(np.arange(len(cut)), lengths))
+    cut = _stretches(model)
+    number = pl.Series("window", np.repeat(np.arange(len(cut.number)), cut.end - cut.start))
     for variant in metric.variants:
         summary = value.mean() if variant.summary is None else variant.summary
         reads = dict.fromkeys(name for name in summary.meta.root_names() if name != "value")
-        own = model.select(*reads, value=variant.name)[rows].with_columns(window).filter(value.is_finite())
+        own = model.select(*reads, value=variant.name)[cut.rows].with_columns(number).filter(value.is_finite())
         numbers = own.group_by("window", maintain_order=True).agg(summary.cast(pl.Float64).alias(variant.name))
-        at = pl.DataFrame({"window": np.arange(len(cut))})
-        found = found.with_columns(at.join(numbers, on="window", how="left", maintain_order="left")[variant.name])
+        every = np.full(len(cut.number), np.nan)
+        every[numbers["window"].to_numpy()] = numbers[variant.name].fill_null(np.nan).to_numpy()
+        found = found.with_columns(pl.Series(variant.name, every, nan_to_null=True))
     return found
 
 
@@ -80,20 +82,36 @@ def has_windows_of_blocks(metric: Metric) -> bool:
     return metric.has_blocks and not any(LOSSES & set(part.meta.root_names()) for part in metric.ratio or ())
 
 
-def _stretches(step: pl.Series, epoch: pl.Series) -> tuple[pl.DataFrame, _Numbers]:
-    """Windows with the stretch ``start`` to ``end`` that each has in an order of the rows, which is given beside them.
+class _Cut(NamedTuple):
+    """Windows: a kind, a number and the steps of each; its rows are ``rows[start:end]``."""
 
-    Rows are in that order once for each kind of window; an epoch that was come back to is one window.
-    """
-    by_row = pl.DataFrame({"row": np.arange(len(step)), "step": step.cast(pl.Int64), "epoch": epoch.cast(pl.Int64)})
-    number = {"run": pl.lit(0, pl.Int64), "epoch": pl.col("epoch"), f"steps:{STEPS}": pl.col("step") // STEPS}
-    kinds = [
-        by_row.select("row", "step", window=pl.lit(kind), number=of).drop_nulls("number").sort("number", "row")
-        for kind, of in number.items()
-    ]
-    every = pl.concat(kinds)
-    cut = every.group_by("window", "number", maintain_order=True).agg(
-        first_step=pl.col("step").min(), last_step=pl.col("step").max(), length=pl.len().cast(pl.Int64)
-    )
-    end = cut["length"].cum_sum()
-    return cut.drop("length").with_columns(start=end - cut["length"], end=end), every["row"].to_numpy()
+    kind: _Numbers
+    number: _Numbers
+    first_step: _Numbers
+    last_step: _Numbers
+    start: _Numbers
+    end: _Numbers
+    rows: _Numbers
+
+
+def _stretches(steps: pl.DataFrame) -> _Cut:
+    """The windows of rows with ``step`` and ``epoch``; an epoch that was come back to is one window."""
+    epoch = steps["epoch"].cast(pl.Int64)
+    there = epoch.is_not_null().to_numpy()
+    step = steps["step"].cast(pl.Int64).to_numpy()
+    return _cut(step.tobytes(), epoch.fill_null(0).to_numpy().tobytes(), there.tobytes())
+
+
+@lru_cache(maxsize=4)  # all reference points have the same steps, and most metrics of a run
+def _cut(steps: bytes, epochs: bytes, there: bytes) -> _Cut:
+    step, epoch, known = np.frombuffer(steps, np.int64), np.frombuffer(epochs, np.int64), np.frombuffer(there, np.bool_)
+    kinds = {"run": np.zeros(len(step), np.int64), "epoch": epoch, f"steps:{STEPS}": step // STEPS}
+    parts: list[_Cut] = []
+    for kind, number in kinds.items():
+        of_kind = np.flatnonzero(known) if kind == "epoch" else np.arange(len(step))
+        rows = of_kind[np.argsort(number[of_kind], kind="stable")]
+        start = np.flatnonzero(np.diff(number[rows], prepend=number[rows[:1]] - 1))
+        end, before = np.append(start[1:], len(rows))[: len(start)], sum(len(part.rows) for part in parts)
+        named = np.full(len(start), kind, object), number[rows][start]
+        parts.append(_Cut(*named, step[rows][start], step[rows][end - 1], start + before, end + before, rows))
+    return _Cut(*(np.concatenate(of) for of in zip(*parts, strict=True)))
