@@ -46,6 +46,9 @@ _FRESH = "FRESH: from x_{t−1} to x_t, on z_t"
 _IN_SAMPLE = "IN-SAMPLE: from x_t to x_{t+1}, on z_t"
 
 
+SEPARATOR = "   ·   "
+
+
 @dataclass(frozen=True, eq=False)
 class Measured:
     """What plates are drawn from.
@@ -91,7 +94,7 @@ class Measured:
             return ""
         verdicts = self.found[metric][1]
         rows = verdicts.filter((pl.col("pairing") == pairing) & (pl.col("rule") != "none"))
-        return "   ·   ".join(f"{row['claim']}: {row['status']}" for row in rows.to_dicts())
+        return SEPARATOR.join(f"{row['claim']}: {row['status']}" for row in rows.to_dicts())
 
 
 def convexity_gap(data: Measured) -> Figure:
@@ -354,7 +357,12 @@ def _momentum(steps: pl.DataFrame) -> float:
 
 
 def _wrapped(text: str, width: int = 58) -> list[str]:
-    return textwrap.wrap(text, width) or [""]
+    """Claims with their statuses, as many to a line as fit; none is broken in two."""
+    lines = [""]
+    for said in text.split(SEPARATOR):
+        joined = f"{lines[-1]}{SEPARATOR}{said}" if lines[-1] else said
+        lines = [*lines[:-1], joined] if len(joined) <= width or not lines[-1] else [*lines, said]
+    return lines
 
 
 def _filled(text: str) -> str:
