@@ -43,11 +43,13 @@ from pipeline.executors import sharers
 from pipeline.instance import PARTITIONS
 from pipeline.results import (
     current_verdicts,
+    details,
     measurements,
     proof_results,
     read_config,
     read_drawings,
     write_config,
+    write_details,
     write_drawing,
 )
 from tracer.errors import FormatError
@@ -196,11 +198,13 @@ def metric_asset(metric: Metric, source: Path | None = None) -> dg.AssetsDefinit
         tables = into.tables()
         found = measure(metric, tables)
         path = into.write(f"metrics/{metric.name}", found.table)
-        plot = metric_drawing(metric, found.table, found.verdicts)
+        kept = write_details(into, metric.name, found)
+        plot = metric_drawing(metric, found.table, found.verdicts, found.windows if kept else None)
         write_drawing(into, metric.name, plot)
-        into.write(f"verdicts/{metric.name}", found.verdicts.with_columns(digest=pl.lit(tables.facts.digest)))
+        verdicts = found.verdicts_with_blocks if kept else found.verdicts
+        into.write(f"verdicts/{metric.name}", verdicts.with_columns(digest=pl.lit(tables.facts.digest)))
         return dg.MaterializeResult(
-            metadata=pages.of_metric(metric, found, path, plot),
+            metadata=pages.of_metric(metric, found, path, plot, kept),
             check_results=checks.claims(metric, found.verdicts),
         )
 

@@ -80,8 +80,13 @@ def image(name: str, drawn: Drawing) -> dg.MetadataValue[Any]:
     return dg.MetadataValue.md(f"![{name}](data:image/svg+xml;base64,{text})")
 
 
-def of_metric(metric: Metric, found: Measurement, path: Path, plot: Drawing) -> Page:
-    """Page of a metric: what was claimed, what came out, the plot if there is one, and where the numbers are."""
+def of_metric(
+    metric: Metric, found: Measurement, path: Path, plot: Drawing, details: Mapping[str, tuple[Path, int]]
+) -> Page:
+    """Page of a metric: what was claimed, what came out, the plot if there is one, and where the numbers are.
+
+    ``details``: path and rows of its tables of windows and of blocks.
+    """
     judged = judged_rows(metric, found.verdicts)
     estimates = judged["estimate"].drop_nulls()
     return {
@@ -96,6 +101,8 @@ def of_metric(metric: Metric, found: Measurement, path: Path, plot: Drawing) -> 
         "dagster/row_count": len(found.table),
         **lineage.columns_of_metric(metric),
         "path": dg.MetadataValue.path(path),
+        **{f"{name}, rows": rows for name, (_, rows) in details.items()},
+        **{f"{name}, path": dg.MetadataValue.path(of) for name, (of, _) in details.items()},
     }
 
 
