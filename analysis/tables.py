@@ -8,13 +8,14 @@ from typing import Any, Self
 
 import polars as pl
 
+from analysis.columns import MODEL as MODEL
 from analysis.optimizers import optimizer_flags
 from analysis.replay import with_replay
+from analysis.replayed import Replayed
 from tracer.errors import FormatError
 from tracer.store.home import check_run_id
 from tracer.store.manifest import Manifest
 
-MODEL = "model"  # the block that stands for all parameters together
 PAIRINGS = ("previous", "next", "reference", "unpaired")
 REPLAYED = "lemmata.digest"  # in a replay's Parquet metadata: digest of the trace it was made of
 REFERENCE = "reference:"  # "reference:last" is a pairing of the kind "reference"
@@ -56,6 +57,7 @@ class Facts:
     optimizer_flags: tuple[str, ...] = ()  # of nesterov, maximize, amsgrad and the like those that are set
     changed_updates: bool = True  # whether points may change besides the optimizer's updates
     formula_why: str = ""  # why the optimizer's formula is not known; empty where it is
+    has_batches: bool | None = None  # whether minibatches were recorded, so that the run can be replayed
 
     @classmethod
     def of(cls, manifest: Manifest, digest: str) -> Self:
@@ -72,17 +74,22 @@ class Facts:
             optimizer_flags=optimizer_flags(manifest),
             # a trace of an earlier version promises nothing
             changed_updates=manifest.optimizer.get("changed_updates") != "error",
+            has_batches=bool(manifest.batches),
         )
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The geometry of a run and what stands beside it; docs/architecture.md lists the columns."""
+    """The geometry of a run and what stands beside it; docs/architecture.md lists the columns.
+
+    ``replayed`` is what was replayed of this very trace; None where nothing was.
+    """
 
     geometry: pl.LazyFrame
     path: pl.LazyFrame
     steps: pl.LazyFrame
     facts: Facts
+    replayed: Replayed | None = None
 
 
 class TableStore:
@@ -170,7 +177,9 @@ class TableStore:
         geometry, facts = self.scan("geometry"), self.facts()
         if self.exists("replay") and pl.read_parquet_metadata(self.path("replay")).get(REPLAYED) == facts.digest:
             geometry = with_replay(geometry, self.scan("replay"), MODEL)
-        return Tables(geometry, self.scan("path"), self.scan("steps"), facts)
+        replayed = Replayed(self.directory)
+        current = replayed.index is not None and replayed.index.digest == facts.digest
+        return Tables(geometry, self.scan("path"), self.scan("steps"), facts, replayed if current else None)
 
 
 class _Aside:
