@@ -5,7 +5,7 @@ import polars as pl
 from analysis.columns import Units, lr, value
 from analysis.columns_of_replays import sharpness_minibatch
 from analysis.metric import Claim, Metric
-from analysis.series import Series, exponential_mean, limit, running_max
+from analysis.series import exponential_mean, limit, running_max
 from analysis.thresholds import sgd_limit
 
 _BELOW = "below the limit of stability on average"
@@ -25,7 +25,6 @@ metric = Metric(
     series=(
         running_max(),
         exponential_mean(0.99),
-        Series("two_over_lr", "2 / lr", 2 / lr, role="beside"),
         limit("stability_limit", "limit of stability (2/lr without momentum)", sgd_limit / lr, claim=_BELOW),
     ),
     claims=(
