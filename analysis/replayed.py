@@ -60,6 +60,11 @@ class Replayed:
         return {} if self.index is None else {n: bool(entry["complete"]) for n, entry in self.index.tables.items()}
 
     @property
+    def directory(self) -> Path:
+        """Where the results lie."""
+        return self._results.directory
+
+    @property
     def content(self) -> str:
         """Stands for all results: equal texts, equal numbers. Empty where nothing was replayed."""
         return "" if self.index is None else self._results.content(self.index)

@@ -177,9 +177,16 @@ class TableStore:
         geometry, facts = self.scan("geometry"), self.facts()
         if self.exists("replay") and pl.read_parquet_metadata(self.path("replay")).get(REPLAYED) == facts.digest:
             geometry = with_replay(geometry, self.scan("replay"), MODEL)
-        replayed = Replayed(self.directory)
-        current = replayed.index is not None and replayed.index.digest == facts.digest
-        return Tables(geometry, self.scan("path"), self.scan("steps"), facts, replayed if current else None)
+        return Tables(geometry, self.scan("path"), self.scan("steps"), facts, self.replayed())
+
+    def replayed(self) -> Replayed | None:
+        """What was replayed of the run as it is; None where nothing was, or it has gone on since.
+
+        Raises:
+            FormatError: the geometry has not been computed, or the index of the replay is damaged.
+        """
+        found = Replayed(self.directory)
+        return found if found.index is not None and found.index.digest == self.facts().digest else None
 
 
 class _Aside:

@@ -34,11 +34,13 @@ from analysis.measure import measure, measure_all
 from analysis.metric import Metric
 from analysis.plates import NEEDS, PLATES, Measured, plate_of
 from analysis.proofs import proofs as all_proofs
+from analysis.replay_columns import depends_on_replay
 from analysis.svg import png_and_svg
 from analysis.tables import Tables, TableStore
 from pipeline import checks, pages, proof_asset
 from pipeline.instance import PARTITIONS
 from pipeline.results import (
+    content,
     current_verdicts,
     measurements,
     proof_results,
@@ -52,6 +54,7 @@ from tracer.store import Trace, home, verify
 from tracer.store.layout import VERSION
 
 ALL_PROOFS = all_proofs()
+REPLAYS = "replays"  # the asset of :mod:`pipeline.replay_asset`
 RUNS = dg.DynamicPartitionsDefinition(name=PARTITIONS)
 if TYPE_CHECKING:
     Result: TypeAlias = dg.MaterializeResult[None]
@@ -177,7 +180,7 @@ def metric_asset(metric: Metric, metrics: Mapping[str, Metric]) -> dg.AssetsDefi
 
     @dg.asset(
         name=metric.name,
-        deps=[geometry],
+        deps=[geometry, *([REPLAYS] if depends_on_replay(metric.all_columns, metric.pairings) else [])],
         partitions_def=RUNS,
         group_name=group(metric),
         description=pages.describe(metric),
@@ -197,7 +200,8 @@ def metric_asset(metric: Metric, metrics: Mapping[str, Metric]) -> dg.AssetsDefi
         if drawable(found.table):  # half of the metrics of a run without all probes have nothing to show
             plot, svg = png_and_svg(figure(metric, found.table, found.verdicts, titled=False), pages.DPI, glyphs)
         write_drawing(into, metric.name, (svg, glyphs))
-        into.write(f"verdicts/{metric.name}", found.verdicts.with_columns(digest=pl.lit(tables.facts.digest)))
+        of = content(into, metric.all_columns, metric.pairings)
+        into.write(f"verdicts/{metric.name}", found.verdicts.with_columns(digest=pl.lit(of)))
         return dg.MaterializeResult(
             metadata=pages.of_metric(metric, found, path, plot, _plate(metric, metrics, tables) if plot else None),
             check_results=checks.claims(metric, found.verdicts),
@@ -216,7 +220,7 @@ def _plate(metric: Metric, metrics: Mapping[str, Metric], tables: Tables) -> Fig
 
 
 @dg.asset(
-    deps=[geometry],
+    deps=[geometry, REPLAYS],
     partitions_def=RUNS,
     group_name="proofs",
     code_version=pages.version_of("".join(proof.fingerprint for proof in ALL_PROOFS.values())),

@@ -9,10 +9,10 @@ import dagster as dg
 
 from analysis.metric import Metric
 from analysis.registry import broken_metrics, metrics
-from pipeline import assets, sensor
+from pipeline import assets, replay_asset, sensor
 from tracer.errors import UsageError
 
-TAKEN = frozenset({"trace", "geometry", "proofs", "verdicts", "report"})
+TAKEN = frozenset({"trace", "geometry", "replays", "proofs", "verdicts", "report"})
 
 
 def build() -> dg.Definitions:
@@ -22,6 +22,7 @@ def build() -> dg.Definitions:
         assets=[
             assets.trace,
             assets.geometry,
+            replay_asset.replays,
             assets.proofs,
             *(assets.metric_asset(metric, good) for metric in good.values()),
             *(assets.broken_asset(name, error) for name, error in broken.items()),

@@ -12,6 +12,7 @@ from analysis.proof_plate import proof_bounds
 from analysis.prove import Outcome, evaluate_all
 from analysis.tables import TableStore
 from pipeline import checks, pages
+from pipeline.results import PROOFS_READ, content
 
 REFERENCE = "last"  # the point that stands for the minimiser
 FINDING_SCHEMA = pl.Schema(
@@ -28,9 +29,10 @@ def compute(store: TableStore, proofs: Mapping[str, Proof]) -> tuple[dict[str, O
     tables = store.tables()
     outcomes = evaluate_all(proofs.values(), tables, REFERENCE)
     lines = pl.concat([outcome.table for outcome in outcomes.values()])
-    store.write("proofs", lines.with_columns(digest=pl.lit(tables.facts.digest)))
+    of = content(store, *PROOFS_READ)
+    store.write("proofs", lines.with_columns(digest=pl.lit(of)))
     rows = [
-        {**asdict(outcome.finding), "fingerprint": proofs[name].fingerprint, "digest": tables.facts.digest}
+        {**asdict(outcome.finding), "fingerprint": proofs[name].fingerprint, "digest": of}
         for name, outcome in outcomes.items()
     ]
     store.write("proof_findings", pl.DataFrame(rows, schema=FINDING_SCHEMA))
