@@ -55,7 +55,7 @@ FLOORS = (
     Floor("pipeline.archive_commands", names(""), names("typer rich"), lazily=names("tracer")),
     Floor("pipeline.certify_command", names(""), names("typer rich"), lazily=names("tracer")),
     Floor("pipeline.plan_command", names(""), names("typer rich"), lazily=names("tracer")),
-    Floor("pipeline.replay_command", names(""), names("typer rich"), lazily=names("tracer")),
+    Floor("pipeline.replay_command", names(""), names("typer rich"), lazily=names("tracer pipeline")),
     Floor("pipeline.show", names("tracer"), names("rich"), lazily=names("analysis")),
     Floor("pipeline.recording", names("tracer"), names("rich")),
     # these need the extra dask

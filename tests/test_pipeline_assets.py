@@ -35,7 +35,7 @@ metric = Metric(
     claim=Claim(at_most=1e6, name="short"),
 )
 '''
-BASES = {"trace", "geometry", "proofs", "verdicts", "report", "comparison"}
+BASES = {"trace", "geometry", "replays", "proofs", "verdicts", "report", "comparison"}
 
 
 @pytest.fixture(scope="module")
