@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import dagster as dg
 import polars as pl
 
+import analysis.battery
+import analysis.details
 import analysis.dynamics
 import analysis.dynamics_kernel
 import analysis.figures
@@ -257,7 +259,13 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
         partitions_def=RUNS,
         **lineage.explained("report", None, analysis.report),
         code_version=pages.source_version(
-            analysis.report, analysis.grouped, analysis.figures, analysis.plates, analysis.proof_plate
+            analysis.report,
+            analysis.battery,
+            analysis.details,
+            analysis.grouped,
+            analysis.figures,
+            analysis.plates,
+            analysis.proof_plate,
         ),
         kinds={"html"},
         automation_condition=WHEN_INPUTS_CHANGE,
@@ -279,6 +287,7 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
             steps=steps,
             proofs=proven,
             drawings=kept | plates,
+            details=details(into, found),
         )
         path = into.write_text("report.html", html)
         return dg.MaterializeResult(metadata=pages.of_report(path, plates))

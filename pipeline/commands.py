@@ -143,6 +143,7 @@ def list_runs(as_json: AsJson = False) -> None:
 @app.command(epilog="Example: lemmata show logistic-sgdm-0")
 def show(
     run: Run,
+    metric: Annotated[str | None, typer.Argument(help="One metric: its reasons, and every parameter tensor.")] = None,
     as_json: AsJson = False,
     every: Annotated[
         bool, typer.Option("--all", help="Also what is not applicable, each reference point, and every reason.")
@@ -153,6 +154,13 @@ def show(
     from tracer.store import home
 
     path = _existing(run)
+    if metric is not None:
+        with _extra("show", "pipeline"):
+            from pipeline.show_metric import describe_metric, print_metric
+
+            found = describe_metric(home.tables_root(), path.name, metric)
+        print(json.dumps(found, indent=1)) if as_json else print_metric(console, found)
+        return
     facts = describe(path)
     with _extra("show", "pipeline"):
         verdicts = verdicts_of(home.tables_root(), path.name)
