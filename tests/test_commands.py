@@ -6,31 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipeline import commands
-
-Lemmata = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def lemmata(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Lemmata:
-    """Run the command in this process; returns exit code, stdout, stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["lemmata", *arguments])
-        capfd.readouterr()
-        code = 0
-        try:
-            commands.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capfd.readouterr()
-
-    return run
+from tests.conftest import Lemmata
 
 
 def test_version_and_help_of_every_command(lemmata: Lemmata) -> None:
