@@ -158,8 +158,8 @@ def test_the_demo_ends_with_verdicts_reports_and_the_next_command_and_can_be_rep
     reports = [line.removeprefix("report: ") for line in out.splitlines() if line.startswith("report: ")]
     assert [Path(report).is_file() for report in reports] == [True]
     assert "lemmata ui" in out.splitlines()[-1]
-    code, out, _ = lemmata("demo", "--steps", "20")
-    assert code == 0
+    code, out, err = lemmata("demo", "--steps", "20")
+    assert code == 0, err
     assert "replacing" in out
     assert [run["steps"] for run in json.loads(lemmata("ls", "--json")[1])] == [21]
 
