@@ -119,7 +119,7 @@ def test_every_asset_of_a_recorded_run_is_computed(computed: Path) -> None:
             measured = pl.read_parquet(page.metadata["path"].value)["value"].is_not_null().any()
             assert ("plot" in page.metadata) == measured
             if measured:
-                assert page.metadata["plot"].value.startswith(f"![{name}](data:image/png;base64,")
+                assert page.metadata["plot"].value.startswith(f"![{name}](data:image/svg+xml;base64,")
             assert page.metadata["verdicts"].records
     verdicts = pl.read_parquet(computed / "tables" / "sgdm" / "verdicts.parquet")
     assert set(verdicts["metric"]) == set(metrics())
