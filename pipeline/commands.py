@@ -109,6 +109,9 @@ def record(
     batches: Annotated[
         bool, typer.Option("--batches", help="Keep each step's minibatch too, for `lemmata replay`.")
     ] = False,
+    rows: Annotated[
+        bool, typer.Option("--rows", help="The same, as rows of the data set: a few bytes per example.")
+    ] = False,
     look_ahead: Annotated[
         bool, typer.Option(help="Also evaluate it at the next point: in-sample verdicts need it, it costs a pass.")
     ] = False,
@@ -126,7 +129,7 @@ def record(
     asked = {"look_back": look_back, "look_ahead": look_ahead, "half_batches": half_batches}
     probes = [name for name, wanted in asked.items() if wanted]
     name = run or f"{workload}-{optimizer}-{seed}"
-    path = record_workload(errors, workload, name, optimizer, steps, seed, probes, lr, batches)
+    path = record_workload(errors, workload, name, optimizer, steps, seed, probes, lr, batches, rows)
     print(path)
     errors.print(f"Next: {program()} materialize {path.name}", style="dim", highlight=False)
 
