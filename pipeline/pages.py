@@ -60,7 +60,7 @@ def of_trace(trace: Trace) -> Page:
         "size": trace.bytes,
         "recorded": trace.manifest.created,
         "config": dg.MetadataValue.json(dict(trace.manifest.config)),
-        "path": dg.MetadataValue.path(trace.path),
+        "path": dg.MetadataValue.path(str(trace.path)),
     }
     return {name: value for name, value in page.items() if value is not None}
 
@@ -75,7 +75,7 @@ def of_geometry(store: TableStore) -> Page:
         "blocks": len(store.facts().blocks),
         "dagster/row_count": everything.select(pl.len()).collect().item(),
         "values": values(rows),
-        "path": dg.MetadataValue.path(store.path("geometry")),
+        "path": dg.MetadataValue.path(str(store.path("geometry"))),
     }
 
 
@@ -99,14 +99,14 @@ def of_metric(metric: Metric, found: Measurement, path: Path, plot: Drawing) -> 
         **({"estimate": estimates[0]} if len(estimates) else {}),  # a number: the UI plots it over time
         "values": values(found.table.filter(pl.col("block") == MODEL)),
         "dagster/row_count": len(found.table),
-        "path": dg.MetadataValue.path(path),
+        "path": dg.MetadataValue.path(str(path)),
     }
 
 
 def of_verdicts(table: pl.DataFrame, path: Path) -> Page:
     """Page of all verdicts of a run."""
     shown = verdict_records(table, ("metric", *VERDICT_COLUMNS))
-    return {"verdicts": shown, **counts(table), "path": dg.MetadataValue.path(path)}
+    return {"verdicts": shown, **counts(table), "path": dg.MetadataValue.path(str(path))}
 
 
 def of_report(path: Path, plates: Mapping[str, Drawing]) -> Page:
@@ -114,7 +114,7 @@ def of_report(path: Path, plates: Mapping[str, Drawing]) -> Page:
     return {
         **{name: image(name, drawn) for name, drawn in plates.items()},
         "report": dg.MetadataValue.url(path.as_uri()),
-        "path": dg.MetadataValue.path(path),
+        "path": dg.MetadataValue.path(str(path)),
         "size": path.stat().st_size,
     }
 
