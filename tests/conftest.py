@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 
@@ -18,6 +19,8 @@ VARIABLES = (
     "LEMMATA_ARCHIVES",
     "DAGSTER_HOME",
 )
+# one for all the homes that tests make: finding the fonts takes seconds
+os.environ.setdefault("MPLCONFIGDIR", str(Path(gettempdir()) / f"lemmata-tests-matplotlib-{os.getuid()}"))
 
 
 @pytest.fixture(scope="session")
