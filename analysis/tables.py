@@ -20,6 +20,7 @@ from tracer.store.manifest import Manifest
 MODEL = "model"  # the block that stands for all parameters together
 PAIRINGS = ("previous", "next", "reference", "unpaired")
 REPLAYED = "lemmata.digest"  # in a replay's Parquet metadata: digest of the trace it was made of
+ACROSS = "_comparison"  # directory of tables about all runs
 REFERENCE = "reference:"  # "reference:last" is a pairing of the kind "reference"
 
 
@@ -98,7 +99,14 @@ class TableStore:
 
     def __init__(self, root: str | Path, run_id: str) -> None:
         self.run_id = check_run_id(run_id)
-        self.directory = (Path(root) if isinstance(root, str) else root) / self.run_id
+        self.directory = _directory(root) / self.run_id
+
+    @classmethod
+    def across(cls, root: str | Path) -> Self:
+        """Tables about all runs together, in a directory whose name no run can have."""
+        made = cls(root, "all")
+        made.run_id, made.directory = "", _directory(root) / ACROSS
+        return made
 
     def path(self, name: str) -> Path:
         """File of the table ``name``, for instance ``"geometry"`` or ``"metrics/convexity_gap"``."""
@@ -182,3 +190,7 @@ class TableStore:
         if self.exists("replay") and pl.read_parquet_metadata(local(self.path("replay"))).get(REPLAYED) == facts.digest:
             geometry = with_replay(geometry, self.scan("replay"), MODEL)
         return Tables(geometry, self.scan("path"), self.scan("steps"), facts)
+
+
+def _directory(root: str | Path) -> Path:
+    return Path(root) if isinstance(root, str) else root  # perhaps no Path, but with its methods

@@ -26,17 +26,20 @@ import analysis.path
 import analysis.plates
 import analysis.products
 import analysis.proof_plate
+import analysis.prove
 import analysis.reduce
 import analysis.references
 import analysis.report
 import analysis.spread
+import analysis.verdict
+import tracer.store.layout
 from analysis.checks import trace_checks
 from analysis.measure import measure
 from analysis.metric import Metric
 from analysis.proofs import proofs as all_proofs
 from analysis.report import PROOF_BOUNDS, metric_drawing
 from analysis.tables import TableStore
-from pipeline import checks, pages, proof_asset
+from pipeline import checks, lineage, pages, proof_asset
 from pipeline.archives import here
 from pipeline.executors import sharers
 from pipeline.instance import PARTITIONS
@@ -47,6 +50,7 @@ from pipeline.results import (
     read_config,
     read_drawings,
     write_config,
+    write_details,
     write_drawing,
 )
 from tracer.errors import FormatError
@@ -102,7 +106,7 @@ def read_whole(path: Path) -> Trace:
 
 @dg.asset(
     partitions_def=RUNS,
-    group_name="recording",
+    **lineage.explained("trace", lineage.of_trace(), tracer.store.layout),
     code_version=f"format {VERSION}",
     kinds={"hdf5"},
     check_specs=[checks.spec("trace", checks.SOUND_FILES, "Every byte of the run matches its hash.", blocking=True)],
@@ -121,7 +125,7 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
 @dg.asset(
     deps=[trace],
     partitions_def=RUNS,
-    group_name="recording",
+    **lineage.explained("geometry", lineage.of_geometry(), analysis.geometry),
     code_version=pages.source_version(
         analysis.dynamics,
         analysis.dynamics_kernel,
@@ -137,7 +141,7 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
         analysis.references,
         analysis.spread,
     ),
-    kinds={"parquet"},
+    kinds={"parquet", "numba"},
     automation_condition=WHEN_INPUTS_CHANGE,
     check_specs=checks.identity_specs(),
 )
@@ -172,16 +176,18 @@ def group(metric: Metric) -> str:
     return GROUPS.get(metric.family, "your_own")
 
 
-def metric_asset(metric: Metric) -> dg.AssetsDefinition:
-    """The asset of one metric; name, page, checks and version all come from its record."""
+def metric_asset(metric: Metric, source: Path | None = None) -> dg.AssetsDefinition:
+    """The asset of one metric, defined in the file ``source``; name, page, checks and version come from its record."""
 
     @dg.asset(
         name=metric.name,
         deps=[geometry],
         partitions_def=RUNS,
         group_name=group(metric),
-        description=pages.describe(metric),
-        metadata={"formula": pages.formula(metric), "paper": metric.paper or "none named", "unit": str(metric.units)},
+        description=lineage.describe(metric),
+        owners=lineage.OWNERS if metric.family in GROUPS else lineage.YOURS,
+        tags=lineage.tags(metric),
+        metadata=lineage.about(metric, source),
         code_version=metric.fingerprint,
         kinds={"polars"},
         automation_condition=WHEN_INPUTS_CHANGE,
@@ -192,11 +198,13 @@ def metric_asset(metric: Metric) -> dg.AssetsDefinition:
         tables = into.tables()
         found = measure(metric, tables)
         path = into.write(f"metrics/{metric.name}", found.table)
-        plot = metric_drawing(metric, found.table, found.verdicts)
+        kept = write_details(into, metric.name, found)
+        plot = metric_drawing(metric, found.table, found.verdicts, found.windows if kept else None)
         write_drawing(into, metric.name, plot)
-        into.write(f"verdicts/{metric.name}", found.verdicts.with_columns(digest=pl.lit(tables.facts.digest)))
+        verdicts = found.verdicts_with_blocks if kept else found.verdicts
+        into.write(f"verdicts/{metric.name}", verdicts.with_columns(digest=pl.lit(tables.facts.digest)))
         return dg.MaterializeResult(
-            metadata=pages.of_metric(metric, found, path, plot),
+            metadata=pages.of_metric(metric, found, path, plot, kept),
             check_results=checks.claims(metric, found.verdicts),
         )
 
@@ -206,7 +214,7 @@ def metric_asset(metric: Metric) -> dg.AssetsDefinition:
 @dg.asset(
     deps=[geometry],
     partitions_def=RUNS,
-    group_name="proofs",
+    **lineage.explained("proofs", lineage.of_proofs(), analysis.prove),
     code_version=pages.version_of("".join(proof.fingerprint for proof in ALL_PROOFS.values())),
     kinds={"polars"},
     automation_condition=WHEN_INPUTS_CHANGE,
@@ -222,23 +230,6 @@ def proofs(context: dg.AssetExecutionContext) -> Result:
     )
 
 
-def broken_asset(name: str, error: str) -> dg.AssetsDefinition:
-    """A metric file that could not be read: it stands in the graph, and running it says why."""
-
-    @dg.asset(
-        name=name,
-        deps=[geometry],
-        partitions_def=RUNS,
-        group_name="your_own",
-        description=f"This metric's file could not be loaded:\n\n```\n{error}\n```",
-        code_version=pages.version_of(error),
-    )
-    def broken(context: dg.AssetExecutionContext) -> None:
-        raise dg.Failure(error)
-
-    return broken
-
-
 def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.AssetsDefinition]:
     """The assets that gather what the metrics found: ``verdicts`` and ``report``."""
     fingerprints = "".join(f"{name}={metric.fingerprint};" for name, metric in sorted(metrics.items()))
@@ -246,7 +237,7 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
     @dg.asset(
         deps=[geometry, *sorted(metrics)],
         partitions_def=RUNS,
-        group_name="results",
+        **lineage.explained("verdicts", lineage.of_verdicts(), analysis.verdict),
         code_version=pages.version_of(fingerprints),
         kinds={"polars"},
         automation_condition=WHEN_INPUTS_CHANGE,
@@ -256,12 +247,12 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
         into = store(context.partition_key)
         table = current_verdicts(into, metrics)
         path = into.write("verdicts", table)
-        return dg.MaterializeResult(metadata=pages.of_verdicts(table, path))
+        return dg.MaterializeResult(metadata=pages.of_verdicts(table, path, metrics))
 
     @dg.asset(
         deps=[verdicts, proofs],
         partitions_def=RUNS,
-        group_name="results",
+        **lineage.explained("report", None, analysis.report),
         code_version=pages.source_version(
             analysis.report, analysis.grouped, analysis.figures, analysis.plates, analysis.proof_plate
         ),

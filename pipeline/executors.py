@@ -109,7 +109,7 @@ def execute(
         job: all assets.
         assets: those to compute.
         run_id: of the Dagster run.
-        tags: of the Dagster run; ``dagster/partition`` names the partition.
+        tags: of the Dagster run; ``dagster/partition`` names the partition, if there is one.
 
     Raises:
         LemmataError: the executor itself failed, for instance because its workers died.
@@ -122,7 +122,7 @@ def execute(
 
         instance.add_event_listener(run_id, listener)
         return job.execute_in_process(
-            partition_key=tags["dagster/partition"],
+            partition_key=tags.get("dagster/partition"),
             instance=instance,
             asset_selection=list(assets),
             run_config=dict(run_config),
