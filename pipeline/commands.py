@@ -214,13 +214,13 @@ def materialize(
 
     Exit code 1 if anything failed; the other runs are computed all the same.
     """
+    from pipeline.archives import known
     from tracer.errors import UsageError
     from tracer.store import home
-    from tracer.store import runs as recorded
 
     if bool(runs) == every:
         raise UsageError("lemmata materialize: name one or more runs, or give --all; `lemmata ls` lists them.")
-    names = [p.name for p in recorded(home.runs_root())] if every else [_at_home(run) for run in runs or []]
+    names = known() if every else [_at_home(run) for run in runs or []]
     if not names:
         raise UsageError(f"No runs in {home.runs_root()}. Record one: lemmata record logistic")
     with extra("materialize", "pipeline"):
@@ -265,7 +265,9 @@ def report(
             path = write_comparison(names, output or home.tables_root() / "comparison.html")
     print(path)
     if open_:
-        typer.launch(path.resolve().as_uri())
+        from analysis.remote import local
+
+        typer.launch(local(path).resolve().as_uri())
 
 
 @app.command(epilog="Example: lemmata ui --port 3001")
@@ -303,9 +305,12 @@ def _existing(run: str) -> Path:
 
 
 def _at_home(run: str) -> str:
+    from pipeline.archives import archived
     from tracer.errors import UsageError
     from tracer.store import home
 
+    if run in archived():
+        return run
     path = _existing(run)
     if path.parent.resolve() != home.runs_root().resolve():
         raise UsageError(

@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 
@@ -17,8 +18,11 @@ VARIABLES = (
     "LEMMATA_EXECUTOR",
     "LEMMATA_POSTGRES",
     "LEMMATA_TABLES",
+    "LEMMATA_ARCHIVES",
     "DAGSTER_HOME",
 )
+# one for all the homes that tests make: finding the fonts takes seconds
+os.environ.setdefault("MPLCONFIGDIR", str(Path(gettempdir()) / f"lemmata-tests-matplotlib-{os.getuid()}"))
 
 
 @pytest.fixture(scope="session")
