@@ -31,7 +31,7 @@ def test_a_run_is_computed_by_clicking_and_again_with_a_metric_that_was_added(
         for group in ("recorded", "geometry", "convexity", "proofs", "verdicts", "report", "comparison"):
             expect(page.get_by_text(group, exact=True).first).to_be_visible()
 
-        page.goto(f"{address}/asset-groups?asset-selection=%2Bkey%3A%22convexity_gap%22")  # it, and what it needs
+        page.goto(f"{address}/asset-groups~%2Bkey%3A%22convexity_gap%22/")  # it, and what it needs
         page.get_by_role("button", name="Materialize all").click()
         choose_run(page, "sgdm")
         wait_for(home / "tables" / "sgdm" / "verdicts" / "convexity_gap.parquet")
