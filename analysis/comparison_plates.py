@@ -27,7 +27,7 @@ def smoothness_against_rate(runs: pl.DataFrame) -> Figure:
     Args:
         runs: run_id, optimizer, lr, smoothness_median, smoothness_largest; null where it is not known.
     """
-    fig = canvas("smoothness-against-rate", "Local smoothness against the learning rate", (7.2, 4.6))
+    fig = canvas("smoothness-against-rate", "Local smoothness against the learning rate", (7.2, 4.6), measured=True)
     axes = fig.subplots()
     positive = [pl.col(name) > 0 for name in ("lr", "smoothness_median", "smoothness_largest")]
     known = runs.filter(*positive).sort("optimizer", "lr", "run_id")
@@ -168,7 +168,7 @@ def _spread(counts: pl.DataFrame, places: dict[Key, int]) -> np.ndarray[tuple[in
 def _panels(name: str, title: str, rows: int, columns: int, width: float = 0.0) -> tuple[Figure, list[Axes]]:
     """Panels beside each other that share their rows; room for the claims' names on the left."""
     size = (max(8.6, 4.2 + 1.5 * columns), 1.4 + width + 0.2 * max(rows, 4))
-    fig = canvas(name, title, size)
+    fig = canvas(name, title, size, measured=True)
     grid = fig.subplots(1, max(columns, 1), sharey=True, squeeze=False)
     return fig, list(grid[0])
 

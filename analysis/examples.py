@@ -8,7 +8,7 @@ import polars as pl
 from matplotlib.figure import Figure
 from PIL import Image
 
-from analysis.figures import figure, to_png
+from analysis.figures import figure
 from analysis.geometry import geometry
 from analysis.measure import measure_all
 from analysis.metric import Metric
@@ -16,6 +16,7 @@ from analysis.plates import NEEDS, PLATES, Measured
 from analysis.proof_plate import proof_bounds
 from analysis.proofs import proofs
 from analysis.prove import evaluate_all
+from analysis.svg import to_png
 from tracer.store import Trace
 
 DPI = 72

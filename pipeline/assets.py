@@ -3,15 +3,17 @@
 Each body is a call into ``analysis`` and what its page shows. No asset reads HDF5 but the first two.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
-import polars as pl
-from matplotlib.figure import Figure
 
+import pipeline.caches  # noqa: F401  # isort: skip  before matplotlib and numba
+import polars as pl
+
+import analysis.battery
+import analysis.details
 import analysis.dynamics
 import analysis.dynamics_kernel
 import analysis.figures
@@ -27,27 +29,33 @@ import analysis.plates
 import analysis.products
 import analysis.proof_plate
 import analysis.prove
+import analysis.reduce
 import analysis.references
 import analysis.report
+import analysis.spread
 import analysis.verdict
 import tracer.store.layout
 from analysis.checks import trace_checks
-from analysis.figures import drawable, figure
-from analysis.measure import measure, measure_all
+from analysis.measure import measure
 from analysis.metric import Metric
-from analysis.plates import NEEDS, PLATES, Measured, plate_of
 from analysis.proofs import proofs as all_proofs
-from analysis.svg import png_and_svg
-from analysis.tables import Tables, TableStore
+from analysis.replay_columns import depends_on_replay
+from analysis.report import PROOF_BOUNDS, metric_drawing
+from analysis.tables import TableStore
 from pipeline import checks, lineage, pages, proof_asset
+from pipeline.archives import here
+from pipeline.executors import sharers
 from pipeline.instance import PARTITIONS
 from pipeline.results import (
+    content,
     current_verdicts,
+    details,
     measurements,
     proof_results,
     read_config,
     read_drawings,
     write_config,
+    write_details,
     write_drawing,
 )
 from tracer.errors import FormatError
@@ -55,6 +63,7 @@ from tracer.store import Trace, home, verify
 from tracer.store.layout import VERSION
 
 ALL_PROOFS = all_proofs()
+REPLAYS = "replays"  # the asset of :mod:`pipeline.replay_asset`
 RUNS = dg.DynamicPartitionsDefinition(name=PARTITIONS)
 if TYPE_CHECKING:
     Result: TypeAlias = dg.MaterializeResult[None]
@@ -111,7 +120,7 @@ def read_whole(path: Path) -> Trace:
 def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | Result]:
     """A recorded run, every byte of it compared with its hash. Its data version is the hash of its content."""
     try:
-        found = read_whole(home.runs_root() / context.partition_key)
+        found = read_whole(here(context.partition_key))
     except FormatError as error:
         yield checks.damaged(str(error))
         raise dg.Failure(f"{error}\nNothing is computed from this run until that is put right.") from None
@@ -134,7 +143,9 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
         analysis.passes,
         analysis.path,
         analysis.products,
+        analysis.reduce,
         analysis.references,
+        analysis.spread,
     ),
     kinds={"parquet", "numba"},
     automation_condition=WHEN_INPUTS_CHANGE,
@@ -142,11 +153,10 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
 )
 def geometry(context: dg.AssetExecutionContext) -> Result:
     """Inner products of every pair of neighbouring points: the last place where vectors are read."""
-    recorded = Trace(home.runs_root() / context.partition_key)
+    recorded = Trace(here(context.partition_key))
     into = store(context.partition_key)
-    into.directory.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".parts-", dir=into.directory) as parts:
-        tables = analysis.geometry.geometry(recorded, parts=Path(parts))
+    with into.scratch() as parts, sharers(recorded.bytes) as others:
+        tables = analysis.geometry.geometry(recorded, parts=parts, workers=others)
         for name in ("geometry", "path", "steps"):
             into.write(name, getattr(tables, name))
     into.write_facts(tables.facts)
@@ -172,15 +182,12 @@ def group(metric: Metric) -> str:
     return GROUPS.get(metric.family, "your_own")
 
 
-def metric_asset(metric: Metric, metrics: Mapping[str, Metric], source: Path | None = None) -> dg.AssetsDefinition:
-    """The asset of one metric; name, page, checks and version all come from its record.
-
-    ``metrics`` are all there are: a plate may draw several. ``source`` is the metric's file.
-    """
+def metric_asset(metric: Metric, source: Path | None = None) -> dg.AssetsDefinition:
+    """The asset of one metric, defined in the file ``source``; name, page, checks and version come from its record."""
 
     @dg.asset(
         name=metric.name,
-        deps=[geometry],
+        deps=[geometry, *([REPLAYS] if depends_on_replay(metric.all_columns, metric.pairings) else [])],
         partitions_def=RUNS,
         group_name=group(metric),
         description=lineage.describe(metric),
@@ -197,31 +204,22 @@ def metric_asset(metric: Metric, metrics: Mapping[str, Metric], source: Path | N
         tables = into.tables()
         found = measure(metric, tables)
         path = into.write(f"metrics/{metric.name}", found.table)
-        glyphs: dict[str, str] = {}
-        plot, svg = None, ""
-        if drawable(found.table):  # half of the metrics of a run without all probes have nothing to show
-            plot, svg = png_and_svg(figure(metric, found.table, found.verdicts, titled=False), pages.DPI, glyphs)
-        write_drawing(into, metric.name, (svg, glyphs))
-        into.write(f"verdicts/{metric.name}", found.verdicts.with_columns(digest=pl.lit(tables.facts.digest)))
+        kept = write_details(into, metric.name, found)
+        plot = metric_drawing(metric, found.table, found.verdicts, found.windows if kept else None)
+        write_drawing(into, metric.name, plot)
+        verdicts = found.verdicts_with_blocks if kept else found.verdicts
+        of = content(into, metric.all_columns, metric.pairings)
+        into.write(f"verdicts/{metric.name}", verdicts.with_columns(digest=pl.lit(of)))
         return dg.MaterializeResult(
-            metadata=pages.of_metric(metric, found, path, plot, _plate(metric, metrics, tables) if plot else None),
+            metadata=pages.of_metric(metric, found, path, plot, kept),
             check_results=checks.claims(metric, found.verdicts),
         )
 
     return computed
 
 
-def _plate(metric: Metric, metrics: Mapping[str, Metric], tables: Tables) -> Figure | None:
-    """The paper's figure of a metric that has one, with the other metrics it draws."""
-    if metric.name not in PLATES:
-        return None
-    found = measure_all([metrics[name] for name in NEEDS[metric.name] if name in metrics], tables)
-    drawn = {name: (each.table, each.verdicts) for name, each in found.items()}
-    return plate_of(metric.name, Measured(tables.facts.run_id, drawn, tables.steps.collect()))
-
-
 @dg.asset(
-    deps=[geometry],
+    deps=[geometry, REPLAYS],
     partitions_def=RUNS,
     **lineage.explained("proofs", lineage.of_proofs(), analysis.prove),
     code_version=pages.version_of("".join(proof.fingerprint for proof in ALL_PROOFS.values())),
@@ -263,7 +261,13 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
         partitions_def=RUNS,
         **lineage.explained("report", None, analysis.report),
         code_version=pages.source_version(
-            analysis.report, analysis.grouped, analysis.figures, analysis.plates, analysis.proof_plate
+            analysis.report,
+            analysis.battery,
+            analysis.details,
+            analysis.grouped,
+            analysis.figures,
+            analysis.plates,
+            analysis.proof_plate,
         ),
         kinds={"html"},
         automation_condition=WHEN_INPUTS_CHANGE,
@@ -273,17 +277,21 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
         into = store(context.partition_key)
         tables = into.tables()
         found, checked = measurements(into, metrics), trace_checks(tables)
+        steps, proven = tables.steps.collect(), proof_results(into, ALL_PROOFS)
+        kept = read_drawings(into, [*found, PROOF_BOUNDS])
+        plates = analysis.report.plates(tables.facts, found, steps, proven, kept)
         html = analysis.report.report(
             tables.facts,
             found,
             checked,
             read_config(into),
             broken,
-            steps=tables.steps.collect(),
-            proofs=proof_results(into, ALL_PROOFS),
-            drawings=read_drawings(into, found),
+            steps=steps,
+            proofs=proven,
+            drawings=kept | plates,
+            details=details(into, found),
         )
         path = into.write_text("report.html", html)
-        return dg.MaterializeResult(metadata=pages.of_report(path))
+        return dg.MaterializeResult(metadata=pages.of_report(path, plates))
 
     return [verdicts, report]

@@ -109,6 +109,9 @@ def record(
     batches: Annotated[
         bool, typer.Option("--batches", help="Keep each step's minibatch too, for `lemmata replay`.")
     ] = False,
+    rows: Annotated[
+        bool, typer.Option("--rows", help="The same, as rows of the data set: a few bytes per example.")
+    ] = False,
     look_ahead: Annotated[
         bool, typer.Option(help="Also evaluate it at the next point: in-sample verdicts need it, it costs a pass.")
     ] = False,
@@ -126,7 +129,7 @@ def record(
     asked = {"look_back": look_back, "look_ahead": look_ahead, "half_batches": half_batches}
     probes = [name for name, wanted in asked.items() if wanted]
     name = run or f"{workload}-{optimizer}-{seed}"
-    path = record_workload(errors, workload, name, optimizer, steps, seed, probes, lr, batches)
+    path = record_workload(errors, workload, name, optimizer, steps, seed, probes, lr, batches, rows)
     print(path)
     errors.print(f"Next: {program()} materialize {path.name}", style="dim", highlight=False)
 
@@ -149,6 +152,7 @@ def list_runs(as_json: AsJson = False) -> None:
 @app.command(epilog="Example: lemmata show logistic-sgdm-0")
 def show(
     run: Run,
+    metric: Annotated[str | None, typer.Argument(help="One metric: its reasons, and every parameter tensor.")] = None,
     as_json: AsJson = False,
     every: Annotated[
         bool, typer.Option("--all", help="Also what is not applicable, each reference point, and every reason.")
@@ -159,6 +163,13 @@ def show(
     from tracer.store import home
 
     path = _existing(run)
+    if metric is not None:
+        with extra("show", "pipeline"):
+            from pipeline.show_metric import describe_metric, print_metric
+
+            found = describe_metric(home.tables_root(), path.name, metric)
+        print(json.dumps(found, indent=1)) if as_json else print_metric(console, found)
+        return
     facts = describe(path)
     with extra("show", "pipeline"):
         verdicts = verdicts_of(home.tables_root(), path.name)
@@ -203,13 +214,13 @@ def materialize(
 
     Exit code 1 if anything failed; the other runs are computed all the same.
     """
+    from pipeline.archives import known
     from tracer.errors import UsageError
     from tracer.store import home
-    from tracer.store import runs as recorded
 
     if bool(runs) == every:
         raise UsageError("lemmata materialize: name one or more runs, or give --all; `lemmata ls` lists them.")
-    names = [p.name for p in recorded(home.runs_root())] if every else [_at_home(run) for run in runs or []]
+    names = known() if every else [_at_home(run) for run in runs or []]
     if not names:
         raise UsageError(f"No runs in {home.runs_root()}. Record one: lemmata record logistic")
     with extra("materialize", "pipeline"):
@@ -254,7 +265,9 @@ def report(
             path = write_comparison(names, output or home.tables_root() / "comparison.html")
     print(path)
     if open_:
-        typer.launch(path.resolve().as_uri())
+        from analysis.remote import local
+
+        typer.launch(local(path).resolve().as_uri())
 
 
 @app.command(epilog="Example: lemmata ui --port 3001")
@@ -292,9 +305,12 @@ def _existing(run: str) -> Path:
 
 
 def _at_home(run: str) -> str:
+    from pipeline.archives import archived
     from tracer.errors import UsageError
     from tracer.store import home
 
+    if run in archived():
+        return run
     path = _existing(run)
     if path.parent.resolve() != home.runs_root().resolve():
         raise UsageError(

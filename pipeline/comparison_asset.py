@@ -11,6 +11,7 @@ from analysis import comparison_plates as plates
 from analysis.across import CURRENT, Across
 from analysis.metric import Metric
 from analysis.proofs import proofs
+from analysis.svg import drawing
 from analysis.tables import TableStore
 from pipeline import lineage, pages
 from pipeline.assets import Conditions, Result
@@ -77,15 +78,18 @@ def _written(found: Across, metrics: Mapping[str, Metric]) -> TableStore:
 def _page(found: Across, into: TableStore) -> pages.Page:
     left_out = found.left_out.select("run_id", "state", "why")
     path = into.path("answers").with_name(PAGE)
+    figures = {
+        "smoothness against learning rate": plates.smoothness_against_rate(found.runs),
+        "verdicts by optimizer": plates.verdicts_by_optimizer(found.answers, found.runs),
+        "verdicts run by run": plates.verdicts_by_run(found.answers, found.runs),
+    }
     return {
         "compared": found.said,
-        "smoothness against learning rate": pages.image("smoothness", plates.smoothness_against_rate(found.runs)),
-        "verdicts by optimizer": pages.image("optimizers", plates.verdicts_by_optimizer(found.answers, found.runs)),
-        "verdicts run by run": pages.image("runs", plates.verdicts_by_run(found.answers, found.runs)),
+        **{name: pages.image(name, drawing(fig)) for name, fig in figures.items()},
         "runs": pages.table(found.runs.drop("why")),
         **({"not up to date": pages.table(left_out)} if len(left_out) else {}),
         "comparison": dg.MetadataValue.url(path.as_uri()),
-        "path": dg.MetadataValue.path(into.path("answers")),
+        "path": dg.MetadataValue.path(str(into.path("answers"))),
         "dagster/row_count": len(found.answers),
         **lineage.columns_of_comparison(),
         "runs compared": int((found.runs["state"] == CURRENT).sum()),

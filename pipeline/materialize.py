@@ -12,11 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pipeline.abandoned import owner
 from pipeline.comparison_asset import NAME
 from pipeline.definitions import build
+from pipeline.executors import execute
 from pipeline.instance import opened, register
 from tracer.errors import UsageError
 
 SUMMARIES = ("verdicts", "report")
-BASES = {"trace", "geometry", *SUMMARIES}
+BASES = {"trace", "geometry", "replays", *SUMMARIES}
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # failures are told once, below
 Progressed = Callable[[str, int, int], None]  # run id, assets tried, assets in all
 
@@ -99,9 +100,9 @@ def _one(work: Work, instance: dg.DagsterInstance, run_id: str, progress: Progre
     started = time.monotonic()
     tried = 0
 
-    def count(entry: dg.EventLogEntry) -> None:
+    def count(event: dg.DagsterEvent) -> None:
         nonlocal tried
-        if entry.dagster_event and (entry.dagster_event.is_step_success or entry.dagster_event.is_step_failure):
+        if event.is_step_success or event.is_step_failure:
             tried += 1
             if progress is not None:
                 progress(run_id, tried, len(work.assets))
@@ -119,21 +120,18 @@ def _execute(
     instance: dg.DagsterInstance,
     run_id: str | None,
     assets: Iterable[str],
-    listener: Callable[[dg.EventLogEntry], None],
+    heard: Callable[[dg.DagsterEvent], None],
 ) -> tuple[list[str], list[Failure]]:
     """One Dagster run of a partition, or of what has none: names of the assets computed, and the failures."""
-    dagster_run = str(uuid.uuid4())
-    instance.add_event_listener(dagster_run, listener)
-    result = job.execute_in_process(
-        partition_key=run_id,
-        instance=instance,
-        asset_selection=[dg.AssetKey(name) for name in assets],
+    events = execute(
+        job,
+        instance,
+        [dg.AssetKey(name) for name in assets],
+        run_id=str(uuid.uuid4()),
+        tags={**({"dagster/partition": run_id} if run_id else {}), **owner()},
         run_config=QUIET,
-        run_id=dagster_run,
-        tags=owner(),
-        raise_on_error=False,
+        heard=heard,
     )
-    events = result.all_events
     computed = [str(event.step_key) for event in events if event.is_step_success]
     return computed, [Failure(str(e.step_key), _reason(e, events)) for e in events if e.is_step_failure]
 

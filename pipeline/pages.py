@@ -10,18 +10,16 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
-from matplotlib.figure import Figure
 
-from analysis.figures import to_png
 from analysis.measure import Measurement
 from analysis.metric import Metric
+from analysis.svg import Drawing, standalone
 from analysis.tables import MODEL, TableStore
 from pipeline import lineage
 from pipeline.checks import judged_rows, sentence
 from tracer.store import Trace
 
 Page = Mapping[str, Any]
-DPI = 80  # of plots: a page is stored with every computation of it
 SHOWN_ROWS = 10  # of a value table; the file has all
 VERDICT_COLUMNS = ("claim", "status", "pairing", "estimate", "lower", "upper", "pairs")
 COUNTED = {"HOLDS": "holds", "FAILS": "fails", "INCONCLUSIVE": "inconclusive", "NOT APPLICABLE": "not applicable"}
@@ -56,7 +54,7 @@ def of_trace(trace: Trace) -> Page:
         "size": trace.bytes,
         "recorded": trace.manifest.created,
         "config": dg.MetadataValue.json(dict(trace.manifest.config)),
-        "path": dg.MetadataValue.path(trace.path),
+        "path": dg.MetadataValue.path(str(trace.path)),
     }
     return {name: value for name, value in page.items() if value is not None}
 
@@ -72,27 +70,27 @@ def of_geometry(store: TableStore) -> Page:
         "dagster/row_count": everything.select(pl.len()).collect().item(),
         "values": values(rows),
         **lineage.columns_of_geometry(),
-        "path": dg.MetadataValue.path(store.path("geometry")),
+        "path": dg.MetadataValue.path(str(store.path("geometry"))),
     }
 
 
-def image(name: str, drawn: Figure) -> dg.MetadataValue[Any]:
-    """A figure on a page."""
-    return shown(name, to_png(drawn, dpi=DPI))
+def image(name: str, drawn: Drawing) -> dg.MetadataValue[Any]:
+    """A figure on a page; a page is stored with every computation of it, and a line drawing is small."""
+    text = base64.b64encode(standalone(drawn).encode()).decode()
+    return dg.MetadataValue.md(f"![{name}](data:image/svg+xml;base64,{text})")
 
 
-def shown(name: str, png: bytes) -> dg.MetadataValue[Any]:
-    """A picture on a page."""
-    return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
+def of_metric(
+    metric: Metric, found: Measurement, path: Path, plot: Drawing, details: Mapping[str, tuple[Path, int]]
+) -> Page:
+    """Page of a metric: what was claimed, what came out, the plot if there is one, and where the numbers are.
 
-
-def of_metric(metric: Metric, found: Measurement, path: Path, plot: bytes | None, plate: Figure | None = None) -> Page:
-    """Page of a metric: what was claimed, what came out, the plots if there are any, and where the numbers are."""
+    ``details``: path and rows of its tables of windows and of blocks.
+    """
     judged = judged_rows(metric, found.verdicts)
     estimates = judged["estimate"].drop_nulls()
     return {
-        **({"plot": shown(metric.name, plot)} if plot is not None else {}),
-        **({"plate": image(f"{metric.name}, the plate", plate)} if plate is not None else {}),
+        **({"plot": image(metric.name, plot)} if plot[0] else {}),
         **{f"{row['claim']} ({row['pairing']})": sentence(row) for row in judged.to_dicts()},
         "verdicts": verdict_records(found.verdicts, VERDICT_COLUMNS),
         "formula": formula(metric),
@@ -102,7 +100,9 @@ def of_metric(metric: Metric, found: Measurement, path: Path, plot: bytes | None
         "values": values(found.table.filter(pl.col("block") == MODEL)),
         "dagster/row_count": len(found.table),
         **lineage.columns_of_metric(metric),
-        "path": dg.MetadataValue.path(path),
+        "path": dg.MetadataValue.path(str(path)),
+        **{f"{name}, rows": rows for name, (_, rows) in details.items()},
+        **{f"{name}, path": dg.MetadataValue.path(str(of)) for name, (of, _) in details.items()},
     }
 
 
@@ -114,15 +114,16 @@ def of_verdicts(table: pl.DataFrame, path: Path, metrics: Mapping[str, Metric]) 
         **counts(table),
         "dagster/row_count": len(table),
         **lineage.columns_of_verdicts(metrics),
-        "path": dg.MetadataValue.path(path),
+        "path": dg.MetadataValue.path(str(path)),
     }
 
 
-def of_report(path: Path) -> Page:
-    """Page of a run's report."""
+def of_report(path: Path, plates: Mapping[str, Drawing]) -> Page:
+    """Page of a run's report, with the paper's figures of the run."""
     return {
+        **{name: image(name, drawn) for name, drawn in plates.items()},
         "report": dg.MetadataValue.url(path.as_uri()),
-        "path": dg.MetadataValue.path(path),
+        "path": dg.MetadataValue.path(str(path)),
         "size": path.stat().st_size,
     }
 

@@ -10,8 +10,11 @@ import polars as pl
 from analysis.proof import Proof
 from analysis.proof_plate import proof_bounds
 from analysis.prove import Outcome, evaluate_all
+from analysis.report import PROOF_BOUNDS
+from analysis.svg import drawing
 from analysis.tables import TableStore
 from pipeline import checks, pages
+from pipeline.results import PROOFS_READ, content, write_drawing
 
 REFERENCE = "last"  # the point that stands for the minimiser
 FINDING_SCHEMA = pl.Schema(
@@ -28,9 +31,10 @@ def compute(store: TableStore, proofs: Mapping[str, Proof]) -> tuple[dict[str, O
     tables = store.tables()
     outcomes = evaluate_all(proofs.values(), tables, REFERENCE)
     lines = pl.concat([outcome.table for outcome in outcomes.values()])
-    store.write("proofs", lines.with_columns(digest=pl.lit(tables.facts.digest)))
+    of = content(store, *PROOFS_READ)
+    store.write("proofs", lines.with_columns(digest=pl.lit(of)))
     rows = [
-        {**asdict(outcome.finding), "fingerprint": proofs[name].fingerprint, "digest": tables.facts.digest}
+        {**asdict(outcome.finding), "fingerprint": proofs[name].fingerprint, "digest": of}
         for name, outcome in outcomes.items()
     ]
     store.write("proof_findings", pl.DataFrame(rows, schema=FINDING_SCHEMA))
@@ -59,12 +63,14 @@ def check_results(outcomes: Mapping[str, Outcome]) -> list[dg.AssetCheckResult]:
 
 
 def page(store: TableStore, proofs: Mapping[str, Proof], outcomes: Mapping[str, Outcome], lines: pl.DataFrame) -> Any:
-    """The page: bounds beside what was observed, and each proof line by line."""
+    """The page: bounds beside what was observed, and each proof line by line. The figure is kept for the report."""
+    drawn = drawing(proof_bounds(store.run_id, lines))
+    write_drawing(store, PROOF_BOUNDS, drawn)
     return {
-        "bounds": pages.image("proofs", proof_bounds(store.run_id, lines)),
+        "bounds": pages.image("proofs", drawn),
         **{name: dg.MetadataValue.md(markdown(proofs[name], outcome)) for name, outcome in outcomes.items()},
         "dagster/row_count": len(lines),
-        "path": dg.MetadataValue.path(store.path("proofs")),
+        "path": dg.MetadataValue.path(str(store.path("proofs"))),
     }
 
 

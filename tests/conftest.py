@@ -5,13 +5,24 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 
 from tests import real_path
 
 Lemmata = Callable[..., tuple[int, str, str]]
-VARIABLES = ("LEMMATA_HOME", "LEMMATA_METRICS", "LEMMATA_EXECUTOR", "DAGSTER_HOME")
+VARIABLES = (
+    "LEMMATA_HOME",
+    "LEMMATA_METRICS",
+    "LEMMATA_EXECUTOR",
+    "LEMMATA_POSTGRES",
+    "LEMMATA_TABLES",
+    "LEMMATA_ARCHIVES",
+    "DAGSTER_HOME",
+)
+# one for all the homes that tests make: finding the fonts takes seconds
+os.environ.setdefault("MPLCONFIGDIR", str(Path(gettempdir()) / f"lemmata-tests-matplotlib-{os.getuid()}"))
 
 
 @pytest.fixture(scope="session")

@@ -126,6 +126,15 @@ def test_materialize_then_show_and_report(home: Path, lemmata: Lemmata) -> None:
     assert {row["proof"] for row in shown["proofs"]} >= {"descent_lemma"}
     assert out.index("Convexity along the step") < out.index("Smoothness and curvature") < out.index("Proofs")
     assert len(lemmata("show", "sgdm", "--all")[1].splitlines()) > len(out.splitlines())
+    code, out, _ = lemmata("show", "sgdm", "directional_curvature")
+    assert (code, out.count("not tested")) == (0, 2)  # 60 steps are too few
+    assert "0 of 2 tensors tested" in out
+    one = json.loads(lemmata("show", "sgdm", "directional_curvature", "--json")[1])
+    assert {row["metric"] for row in one["verdicts"]} == {"directional_curvature"}
+    assert (len(one["blocks"]), {row["window"] for row in one["windows"]} >= {"run", "steps:100"}) == (2, True)
+    code, _, err = lemmata("show", "sgdm", "no_such_metric")
+    assert code == 2
+    assert "convexity_gap" in err
     code, out, _ = lemmata("report", "sgdm")
     assert code == 0
     assert Path(out.strip()).is_file()
