@@ -57,7 +57,8 @@ def test_a_run_is_computed_by_clicking_and_again_with_a_metric_that_was_added(
         choose_run(page, "sgdm")
         wait_for(home / "tables" / "sgdm" / "verdicts" / "gradient_cosine.parquet")
         page.goto(f"{address}/assets/gradient_cosine?view=checks")
-        expect(page.get_by_text("on average").or_(page.get_by_text("HOLDS: ")).first).to_be_visible()
+        expect(page.get_by_text("at_least_0_on_average").first).to_be_visible()
+        expect(page.get_by_text("pairs 59").first).to_be_visible()
     assert not (home / "tables" / "adamw").exists()
     assert not (home / "tables" / "sgdm" / "verdicts" / "smoothness.parquet").exists(), "more than was clicked"
 
