@@ -52,7 +52,7 @@ def test_a_run_is_computed_by_clicking_and_again_with_a_metric_that_was_added(
         page.get_by_role("button", name="Reload definitions").click()
         expect(page.get_by_text("your_own").first).to_be_visible()
         page.goto(f"{address}/assets/gradient_cosine")
-        expect(page.get_by_text("team:your_own").first).to_be_visible()
+        expect(page.get_by_text("your_own").first).to_be_visible()
         page.get_by_role("button", name="Materialize").first.click()
         choose_run(page, "sgdm")
         wait_for(home / "tables" / "sgdm" / "verdicts" / "gradient_cosine.parquet")
