@@ -14,7 +14,8 @@ from analysis.drawing import INK, LIMIT, LINES, RULE, VALUE, VIOLATION, canvas, 
 from analysis.verdict import FAILS, HOLDS, INCONCLUSIVE, NOT_APPLICABLE
 
 COLOURS = {HOLDS: LIMIT, INCONCLUSIVE: VALUE, FAILS: VIOLATION}  # in the order of a bar
-NAMED_MOST = 14  # runs whose names stand in a figure
+NAMED_MOST = 14  # runs whose names stand below a figure
+NAMED_POINTS = 8  # runs whose names stand beside their points without covering others
 CLAIMS_MOST = 32  # claims of a figure: those on which the runs differ most
 _KEYS = ["metric", "claim", "kind"]
 _KINDS = {"previous": "fresh", "next": "in-sample", "reference": "reference points"}
@@ -44,7 +45,7 @@ def smoothness_against_rate(runs: pl.DataFrame) -> Figure:
         axes.vlines(rate, median, largest, color=colour, lw=1.2, alpha=0.5)
         axes.plot(rate, median, "o", ms=6, color=colour, label=f"{name}: median")
         axes.plot(rate, largest, "^", ms=6, color=colour, mfc="none", label=f"{name}: largest")
-    if len(known) <= NAMED_MOST:
+    if len(known) <= NAMED_POINTS:
         _name(axes, known)
     line = np.array([known["lr"].min(), known["lr"].max()], dtype=float) * [1 / 1.5, 1.5]
     axes.plot(line, 2 / line, "--", color=INK, lw=1.2, label="2 / lr")

@@ -43,7 +43,8 @@ Read = Callable[[pl.LazyFrame, str], pl.LazyFrame]
 def gather(metrics: Mapping[str, Metric], proofs: Mapping[str, Proof]) -> Across:
     """Read every run of this home, computed or not; one that cannot be read is a row that says why.
 
-    Tables are scanned lazily, all runs together: four small files each. What belongs to another formula is left out.
+    Tables are scanned lazily: of four small files per run the columns that are needed. What belongs to another formula
+    is left out.
     """
     names = sorted({path.name for path in runs(home.runs_root())} | set(_with_tables(home.tables_root())))
     stores = {name: TableStore(home.tables_root(), name) for name in names}
@@ -93,7 +94,7 @@ def _together(
     empty = pl.LazyFrame(schema=schema)
     try:
         frames = [read(store.scan(table), name) for name, store in stores.items() if store.exists(table)]
-        return pl.concat([empty, *frames]).collect()
+        return pl.concat([empty.collect(), *(frame.collect() for frame in frames)])  # one plan of 200 files is slower
     except (pl.exceptions.PolarsError, OSError):
         pass  # at least one of them cannot be read: one by one, to find it
     good = []

@@ -71,10 +71,19 @@ def test_a_command_of_the_readme_exists(command: list[str], tmp_path: Path) -> N
 
 
 def test_every_file_the_readme_points_to_is_there() -> None:
-    targets = re.findall(r"\]\(((?!https?:)[^)]+)\)", README)
+    targets = re.findall(r"\]\(((?!https?:)[^)#]+)[^)]*\)", README)
     assert targets
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
-def test_the_picture_is_small() -> None:
-    assert (ROOT / "docs" / "picture.svg").stat().st_size <= 200_000
+def test_pictures_are_small_and_shown() -> None:
+    pages = README + (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for picture in (ROOT / "docs" / "picture.svg", *(ROOT / "docs" / "screenshots").glob("*.png")):
+        assert picture.stat().st_size <= 200_000
+        assert picture.name in pages
+
+
+def test_every_file_the_architecture_page_points_to_is_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(((?!https?:)[^)#]+)[^)]*\)", page)
+    assert [target for target in targets if not (ROOT / "docs" / target).exists()] == []
