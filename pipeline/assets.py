@@ -5,12 +5,15 @@ Each body is a call into ``analysis`` and what its page shows. No asset reads HD
 
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
+
+import pipeline.caches  # noqa: F401  # isort: skip  before matplotlib and numba
 import polars as pl
 
+import analysis.battery
+import analysis.details
 import analysis.dynamics
 import analysis.dynamics_kernel
 import analysis.figures
@@ -36,14 +39,16 @@ from analysis.checks import trace_checks
 from analysis.measure import measure
 from analysis.metric import Metric
 from analysis.proofs import proofs as all_proofs
+from analysis.replay_columns import depends_on_replay
 from analysis.report import PROOF_BOUNDS, metric_drawing
 from analysis.tables import TableStore
 from pipeline import checks, lineage, pages, proof_asset
+from pipeline.archives import here
 from pipeline.executors import sharers
 from pipeline.instance import PARTITIONS
 from pipeline.results import (
+    content,
     current_verdicts,
-    details,
     measurements,
     proof_results,
     read_config,
@@ -57,6 +62,7 @@ from tracer.store import Trace, home, verify
 from tracer.store.layout import VERSION
 
 ALL_PROOFS = all_proofs()
+REPLAYS = "replays"  # the asset of :mod:`pipeline.replay_asset`
 RUNS = dg.DynamicPartitionsDefinition(name=PARTITIONS)
 if TYPE_CHECKING:
     Result: TypeAlias = dg.MaterializeResult[None]
@@ -113,7 +119,7 @@ def read_whole(path: Path) -> Trace:
 def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | Result]:
     """A recorded run, every byte of it compared with its hash. Its data version is the hash of its content."""
     try:
-        found = read_whole(home.runs_root() / context.partition_key)
+        found = read_whole(here(context.partition_key))
     except FormatError as error:
         yield checks.damaged(str(error))
         raise dg.Failure(f"{error}\nNothing is computed from this run until that is put right.") from None
@@ -146,11 +152,10 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
 )
 def geometry(context: dg.AssetExecutionContext) -> Result:
     """Inner products of every pair of neighbouring points: the last place where vectors are read."""
-    recorded = Trace(home.runs_root() / context.partition_key)
+    recorded = Trace(here(context.partition_key))
     into = store(context.partition_key)
-    into.directory.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".parts-", dir=into.directory) as parts, sharers(recorded.bytes) as others:
-        tables = analysis.geometry.geometry(recorded, parts=Path(parts), workers=others)
+    with into.scratch() as parts, sharers(recorded.bytes) as others:
+        tables = analysis.geometry.geometry(recorded, parts=parts, workers=others)
         for name in ("geometry", "path", "steps"):
             into.write(name, getattr(tables, name))
     into.write_facts(tables.facts)
@@ -181,7 +186,7 @@ def metric_asset(metric: Metric, source: Path | None = None) -> dg.AssetsDefinit
 
     @dg.asset(
         name=metric.name,
-        deps=[geometry],
+        deps=[geometry, *([REPLAYS] if depends_on_replay(metric.all_columns, metric.pairings) else [])],
         partitions_def=RUNS,
         group_name=group(metric),
         description=lineage.describe(metric),
@@ -202,7 +207,8 @@ def metric_asset(metric: Metric, source: Path | None = None) -> dg.AssetsDefinit
         plot = metric_drawing(metric, found.table, found.verdicts, found.windows if kept else None)
         write_drawing(into, metric.name, plot)
         verdicts = found.verdicts_with_blocks if kept else found.verdicts
-        into.write(f"verdicts/{metric.name}", verdicts.with_columns(digest=pl.lit(tables.facts.digest)))
+        of = content(into, metric.all_columns, metric.pairings)
+        into.write(f"verdicts/{metric.name}", verdicts.with_columns(digest=pl.lit(of)))
         return dg.MaterializeResult(
             metadata=pages.of_metric(metric, found, path, plot, kept),
             check_results=checks.claims(metric, found.verdicts),
@@ -212,7 +218,7 @@ def metric_asset(metric: Metric, source: Path | None = None) -> dg.AssetsDefinit
 
 
 @dg.asset(
-    deps=[geometry],
+    deps=[geometry, REPLAYS],
     partitions_def=RUNS,
     **lineage.explained("proofs", lineage.of_proofs(), analysis.prove),
     code_version=pages.version_of("".join(proof.fingerprint for proof in ALL_PROOFS.values())),
@@ -254,7 +260,13 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
         partitions_def=RUNS,
         **lineage.explained("report", None, analysis.report),
         code_version=pages.source_version(
-            analysis.report, analysis.grouped, analysis.figures, analysis.plates, analysis.proof_plate
+            analysis.report,
+            analysis.battery,
+            analysis.details,
+            analysis.grouped,
+            analysis.figures,
+            analysis.plates,
+            analysis.proof_plate,
         ),
         kinds={"html"},
         automation_condition=WHEN_INPUTS_CHANGE,
@@ -276,6 +288,7 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
             steps=steps,
             proofs=proven,
             drawings=kept | plates,
+            details=details(into, found),
         )
         path = into.write_text("report.html", html)
         return dg.MaterializeResult(metadata=pages.of_report(path, plates))

@@ -122,6 +122,11 @@ def replay(
         raise UsageError(f"--device {device}: there is no CUDA device here.")
     loaded = load(manifest.workload, workload, allow, changed_source)
     directory = into or tables_root() / trace.run_id
+    if not isinstance(directory, Path):
+        raise UsageError(
+            f"LEMMATA_TABLES={directory.parent}: a replay adds to its files, expected a directory; found a URL. "
+            "Replay with a directory of tables."
+        )
     results = Results(directory)
     results.directory.mkdir(parents=True, exist_ok=True)
     lock = take_lock(results.directory)
@@ -176,7 +181,7 @@ def _replay(replayed: _Replay, asked: Asked, accept: bool) -> Report:
     repeat = Repeat(asked.repeat)
     index = _answer(replayed, engine, source, repeat, replayed.index())
     agreement = Agreement.of(replayed.results.read(replayed.fingerprint(repeat), repeat.schema))
-    index = replace(index, noise=agreement.as_json())
+    index = replace(index, noise=agreement.as_json(replayed.trace.manifest))
     replayed.results.write_index(index)
     warning = agreement.require(replayed.trace.manifest, accept)
     questions = step_questions(
