@@ -256,7 +256,7 @@ class SecondPass(Untraced):
             for table, fingerprint in self._prints.items()
         }
         workload = {"path": "second pass", "source": None, "changed": False}
-        index = replace(found, workload=workload, machine=self._machine, noise=agreement.as_json(),
+        index = replace(found, workload=workload, machine=self._machine, noise=agreement.as_json(self._trace.manifest),
                         tables={**found.tables, **mine})  # fmt: skip
         self._results.write_index(index)
         write_pairs(self._results, self._directory, self._trace.digest, index)
