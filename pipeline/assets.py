@@ -49,6 +49,7 @@ from pipeline.instance import PARTITIONS
 from pipeline.results import (
     content,
     current_verdicts,
+    details,
     measurements,
     proof_results,
     read_config,

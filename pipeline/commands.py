@@ -164,7 +164,7 @@ def show(
 
     path = _existing(run)
     if metric is not None:
-        with _extra("show", "pipeline"):
+        with extra("show", "pipeline"):
             from pipeline.show_metric import describe_metric, print_metric
 
             found = describe_metric(home.tables_root(), path.name, metric)

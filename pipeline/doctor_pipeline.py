@@ -11,8 +11,9 @@ from analysis.across import CURRENT, NOT_COMPUTED, OUTDATED, UNREADABLE
 from analysis.proofs import proofs
 from pipeline.abandoned import abandoned
 from pipeline.across import gather
-from pipeline.definitions import executor, installed, metric_nodes
+from pipeline.definitions import installed, metric_nodes
 from pipeline.doctor import Finding, Level, few
+from pipeline.executors import executor
 from pipeline.instance import directory
 from tracer.errors import UsageError
 from tracer.store import home
