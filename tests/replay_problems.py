@@ -158,22 +158,34 @@ two_layer, logistic, noisy = TwoLayer(), Logistic(), Noisy()
 kink, star = OneNumber(lambda a: a), OneNumber(lambda a: a * (1 - (-a).exp()))
 
 
-def record(path: Path, name: str, steps: int, lr: float, optimizer=torch.optim.SGD, parts: int = 1, **options):
+def record(
+    path: Path,
+    name: str,
+    steps: int,
+    lr: float,
+    optimizer=torch.optim.SGD,
+    parts: int = 1,
+    seed: int = 1,
+    make=Tracer,
+    **options,
+):
     """Train ``name`` of this module and record it with its minibatches; each is ``parts`` micro-batches."""
     problem = globals()[name]
-    torch.manual_seed(1)
-    random = np.random.default_rng(7)
+    torch.manual_seed(seed)
+    random = np.random.default_rng(6 + seed)
     model = problem.build()
     opt = optimizer(model.parameters(), lr=lr)
     options = {"record_batches": True, "workload": f"{__name__}:{name}", **options}
+    whole = options["record_batches"]
     low = options.pop("autocast", False)
-    with Tracer(path, model, opt, **options) as tracer:
+    with make(path, model, opt, **options) as tracer:
         for step in range(steps):
             opt.zero_grad()
             for _ in range(parts):
                 batch = problem.draw(random)
                 with torch.autocast("cpu", torch.bfloat16, enabled=low):
-                    loss = tracer.loss(lambda b=batch: problem.loss(model, b), tensors=batch, epoch=step // 10)
+                    tensors = batch if whole else None
+                    loss = tracer.loss(lambda b=batch: problem.loss(model, b), tensors=tensors, epoch=step // 10)
                 (loss / parts).backward()
             opt.step()
-    return path
+    return path if make is Tracer else tracer

@@ -31,10 +31,11 @@ class Losses:
 
     Args:
         streams: those that a probe fills; each gets one flat device tensor.
+        columns: of :attr:`totals`, by the stream of the gradient beside the loss; a stream without one has no loss.
     """
 
-    def __init__(self, subject: Subject, streams: tuple[str, ...]) -> None:
-        self._dtype = subject.dtype
+    def __init__(self, subject: Subject, streams: tuple[str, ...], columns: Mapping[str, str] = LOSS_OF) -> None:
+        self._dtype, self._columns = subject.dtype, columns
         device = subject.parameters[0].device
         size = sum(block.size for block in subject.blocks)
         self._flat = {s: torch.zeros(size, dtype=subject.dtype, device=device) for s in streams}
@@ -102,14 +103,14 @@ class Losses:
             )
 
     def _total(self, stream: str, value: torch.Tensor, weight: torch.Tensor) -> None:
-        if stream not in LOSS_OF:
+        if stream not in self._columns:
             return
         part: torch.Tensor | float
         if value.is_cpu and weight.is_cpu:
             part = float(value.item()) * float(weight.item())
         else:  # nobody waits for the device
             part = (value.double() * weight.double()).reshape(())
-        name = LOSS_OF[stream]
+        name = self._columns[stream]
         self.totals[name] = self.totals[name] + part if name in self.totals else part
 
 

@@ -73,6 +73,8 @@ class Engine:
         self.parameters = _parameters(self._inside, manifest, loaded.path)
         self._low = any(block.dtype in LOW for block in self.blocks)
         self._values = [p.data for p in self.parameters]
+        self._flat_point = torch.empty(self.size, dtype=self.dtype, device=device)
+        self._point = self.views(self._flat_point)
         self._modules = [(name.removeprefix("_orig_mod."), m) for name, m in self.model.named_modules()]
         self._flags = [m.training for _, m in self._modules]
         self._buffers = list(self.model.buffers())
@@ -85,11 +87,10 @@ class Engine:
         Raises:
             UsageError: parameters are float16 or bfloat16, and the point is none of theirs.
         """
-        flat = self.tensor(point)
-        views = self.views(flat)
-        torch._foreach_copy_(self._values, views)
+        self._flat_point.copy_(self.tensor(point))
+        torch._foreach_copy_(self._values, self._point)
         if self._low and not all(
-            torch.equal(v.to(p.dtype).to(v.dtype), v) for v, p in zip(views, self._values, strict=True)
+            torch.equal(v.to(p.dtype).to(v.dtype), v) for v, p in zip(self._point, self._values, strict=True)
         ):
             raise UsageError(
                 "parameters of this model are float16 or bfloat16, and a point between recorded ones is none that it "

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +12,11 @@ import torch
 from tracer.store.manifest import Block, Manifest
 
 PIECE = 1 << 20  # numbers that are widened at once
+SMALL = 1 << 16  # parameters up to which calls cost more than sums, and numpy's are the cheaper ones
+STRETCH = 1 << 12  # of them at once: 160 KB; and BLAS sums so few without a second thread
 NAMES = ("gy_d", "dg_d", "dg_dg", "gy_gy", "gx_gy", "gy_step")
 _AT = ((2, 0), (1, 0), (1, 1), (2, 2), (2, 3), (2, 4))  # in the Gram matrix of d, dg, gy, gx, step
+Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
 
@@ -29,6 +33,9 @@ def products(
     d = x − y and dg = gx − gy are formed in float64 before any product; ``step`` is x − ``before``, NaN where there is
     none. All vectors have shape ``(d,)`` and are on one device.
     """
+    if x.device.type == "cpu" and len(x) <= SMALL:
+        known = None if before is None else before.numpy()
+        return with_model(_small(tuple(blocks), x.numpy(), y.numpy(), gx.numpy(), gy.numpy(), known))
     grams = torch.zeros(len(blocks), 5, 5, dtype=torch.float64, device=x.device)
     for start, stop, inside in _pieces(tuple(blocks)):
         rows = torch.empty(5, stop - start, dtype=torch.float64, device=x.device)
@@ -70,13 +77,33 @@ def with_model(values: Floats) -> Floats:
     return np.concatenate([values.sum(axis=0, keepdims=True), values])
 
 
+def _small(blocks: tuple[Block, ...], x: Array, y: Array, gx: Array, gy: Array, before: Array | None) -> Floats:
+    """The same of few numbers, without the model's row; what is widened at once stays in the cache."""
+    found = np.zeros((len(blocks), len(_AT)))
+    room = np.empty((5, min(STRETCH, len(x))))
+    for start, stop, inside in _pieces(blocks, STRETCH):
+        rows = room[:, : stop - start]
+        d, dg, at_y, at_x, step = rows
+        np.subtract(x[start:stop], y[start:stop], out=d, dtype=np.float64)
+        at_y[:], at_x[:] = gy[start:stop], gx[start:stop]
+        np.subtract(at_x, at_y, out=dg)
+        if before is None:
+            step.fill(np.nan)
+        else:
+            np.subtract(x[start:stop], before[start:stop], out=step, dtype=np.float64)
+        for k, a, b in inside:
+            part = list(rows[:, a - start : b - start])
+            found[k] += [part[left].dot(part[right]) for left, right in _AT]
+    return found
+
+
 @cache
-def _pieces(blocks: tuple[Block, ...]) -> list[tuple[int, int, list[tuple[int, int, int]]]]:
-    """Stretches of at most :data:`PIECE` numbers, each with its parts of blocks: ``(block, start, stop)``."""
+def _pieces(blocks: tuple[Block, ...], piece: int = PIECE) -> list[tuple[int, int, list[tuple[int, int, int]]]]:
+    """Stretches of at most ``piece`` numbers, each with its parts of blocks: ``(block, start, stop)``."""
     size = sum(block.size for block in blocks)
     found = []
-    for start in range(0, size, PIECE):
-        stop = min(start + PIECE, size)
+    for start in range(0, size, piece):
+        stop = min(start + piece, size)
         ends = ((k, max(start, b.offset), min(stop, b.offset + b.size)) for k, b in enumerate(blocks))
         found.append((start, stop, [(k, a, b) for k, a, b in ends if a < b]))
     return found

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from tracer.replay.engine import Engine
 from tracer.replay.points import Reference
-from tracer.replay.products import block_names, dot, products, slopes
+from tracer.replay.products import Floats, block_names, dot, products, slopes
 from tracer.replay.source import Source
 from tracer.store.manifest import Manifest
 
@@ -145,10 +145,14 @@ class AtReference:
         before = None if visit.before is None else engine.tensor(visit.before)
         x, g = engine.tensor(visit.x), engine.tensor(visit.g)
         values = products(engine.blocks, x, point, g, found.gradient, before)
+        return self.rows_of(visit.step, found.loss, values)
+
+    def rows_of(self, step: int, loss: float, values: Floats) -> list[Row]:
+        """The rows of a step from f(y, z_t) and :func:`tracer.replay.products.products`."""
         norms = np.sqrt(values[:, 2])
         norms[0] = norms[1:].sum()
         return [
-            (visit.step, self.table, name, found.loss if k == 0 else None, *v[:5], norms[k], none(v[5]))
+            (step, self.table, name, loss if k == 0 else None, *v[:5], norms[k], none(v[5]))
             for k, (name, v) in enumerate(zip(self.names, values.tolist(), strict=True))
         ]
 

@@ -7,31 +7,24 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 
 from tracer.errors import UsageError
 from tracer.replay.agreement import Agreement
 from tracer.replay.curvature import Critical, SecondMoments, Sharpness
 from tracer.replay.engine import Engine, machine
+from tracer.replay.pairs import table_of, take_lock, write_pairs
 from tracer.replay.points import references
 from tracer.replay.population import FullBatch, Jensen
 from tracer.replay.questions import AtReference, Question, Repeat, Row, step_questions
 from tracer.replay.source import Source
 from tracer.replay.workload import Loaded, load
 from tracer.store import Trace
-from tracer.store.files import write_aside
 from tracer.store.home import resolve_run, tables_root
-from tracer.store.lock import Lock
 from tracer.store.replays import Index, Results
 
 SEAL_STEPS, SEAL_SECONDS = 512, 20.0  # what a killed replay loses at most
-PAIRS = "replay.parquet"  # all references in one table, for the geometry
-DIGEST = b"lemmata.digest"  # of the trace, in the metadata of that table
 
 Progress = Callable[[str, int, int], None]  # table, steps done, steps in all
 
@@ -136,7 +129,7 @@ def replay(
         )
     results = Results(directory)
     results.directory.mkdir(parents=True, exist_ok=True)
-    lock = _lock(results.directory)
+    lock = take_lock(results.directory)
     try:
         with machine((manifest.workload or {}).get("threads"), place):
             return _replay(
@@ -205,7 +198,7 @@ def _replay(replayed: _Replay, asked: Asked, accept: bool) -> Report:
     for question in questions:
         if not _covered(replayed, question, index):
             index = _answer(replayed, engine, source, question, index)
-    _write_pairs(replayed, index)
+    write_pairs(replayed.results, replayed.directory, replayed.digest, index)
     replayed.results.sweep(index)
     rows = {name: replayed.results.read(entry["fingerprint"]).num_rows for name, entry in index.tables.items()}
     return Report(replayed.directory, rows, agreement, warning)
@@ -229,10 +222,10 @@ def _answer(replayed: _Replay, engine: Engine, source: Source, question: Questio
         waiting += question.answer(engine, source, row)
         steps += 1
         if waiting and (steps >= SEAL_STEPS or time.monotonic() - sealed_at > SEAL_SECONDS):
-            results.seal(fingerprint, _table(waiting, schema))
+            results.seal(fingerprint, table_of(waiting, schema))
             waiting, sealed_at, steps = [], time.monotonic(), 0
     if waiting:
-        results.seal(fingerprint, _table(waiting, schema))
+        results.seal(fingerprint, table_of(waiting, schema))
     if replayed.progress:
         replayed.progress(question.table, len(all_rows), len(all_rows))
     index = replace(index, tables={**index.tables, question.table: {**entry, "complete": True}})
@@ -247,31 +240,3 @@ def _covered(replayed: _Replay, question: Question, index: Index) -> bool:
     entry = index.tables.get(question.table, {})
     richer = replayed.fingerprint(replace(question, gradients=True))
     return bool(entry.get("complete")) and entry["fingerprint"] == richer
-
-
-def _table(rows: list[Row], schema: pa.Schema) -> pa.Table:
-    columns: list[Any] = list(zip(*rows, strict=True))
-    return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
-
-
-def _write_pairs(replayed: _Replay, index: Index) -> None:
-    """One table of all pairs with references, where the geometry looks for it; gone if there are none."""
-    path = replayed.directory / PAIRS
-    chosen = [entry for name, entry in index.tables.items() if name.startswith("reference:") and entry["complete"]]
-    tables = [replayed.results.read(entry["fingerprint"]) for entry in chosen]
-    if not any(table.num_rows for table in tables):
-        path.unlink(missing_ok=True)
-        return
-    table = pa.concat_tables([table for table in tables if table.num_rows])
-    order = pc.sort_indices(table, sort_keys=[("pairing", "ascending"), ("step", "ascending")])
-    table = table.take(order).replace_schema_metadata({DIGEST: replayed.digest.encode()})
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    write_aside(path, sink.getvalue())
-
-
-def _lock(directory: Path) -> Lock:
-    try:
-        return Lock.take(directory)
-    except UsageError:
-        raise UsageError(f"{directory}: another process is replaying this run. Wait until it has ended.") from None

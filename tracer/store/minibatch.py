@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -103,10 +104,7 @@ def decode(raw: bytes) -> list[MicroBatch]:
     length = int.from_bytes(raw[:8], "little")
     if length > len(raw) - 8:
         raise ValueError(f"its JSON has {length} bytes, the message {len(raw)}")
-    try:
-        heads = [_head(entry) for entry in _list(json.loads(raw[8 : 8 + length]))]
-    except RecursionError as error:
-        raise ValueError(f"its JSON is not sound ({error})") from None
+    heads = _heads(raw[8 : 8 + length])
     at = _aligned(8 + length)
     found = []
     for head in heads:
@@ -119,13 +117,21 @@ def decode(raw: bytes) -> list[MicroBatch]:
                 weight=None if head.weight is None else float(head.weight),
                 training=head.training,
                 exceptions=head.exceptions,
-                autocast=head.autocast,
+                autocast=dict(head.autocast),
                 random=random or None,
             )
         )
     if at != len(raw):
         raise ValueError(f"its arrays end at byte {at} of {len(raw)}")
     return found
+
+
+@lru_cache(maxsize=64)  # of most runs it is one text, at every step
+def _heads(text: bytes) -> tuple[BatchHead, ...]:
+    try:
+        return tuple(_head(entry) for entry in _list(json.loads(text)))
+    except RecursionError as error:
+        raise ValueError(f"its JSON is not sound ({error})") from None
 
 
 def _aligned(at: int) -> int:
