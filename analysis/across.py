@@ -10,8 +10,9 @@ from typing import Any
 
 import polars as pl
 
+from analysis.battery import CONTROLS
 from analysis.comparison_plates import smoothness_against_rate, verdicts_by_optimizer, verdicts_by_run
-from analysis.grouped import CONTROLS, STATUSES
+from analysis.grouped import STATUSES
 from analysis.metric import FAMILIES
 from analysis.page import environment
 from analysis.svg import glyph_sheet, to_svg

@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Details:
-    """Tables beside a metric's verdicts, as :class:`analysis.measure.Measurement` has them; None where there is none."""
+    """Tables beside a metric's verdicts, as :class:`analysis.measure.Measurement` has them; None: there is none."""
 
     windows: pl.DataFrame | None = None
     blocks: pl.DataFrame | None = None
