@@ -10,14 +10,15 @@ from typing import Any, Self
 
 import polars as pl
 
+from analysis.columns import MODEL as MODEL
 from analysis.optimizers import optimizer_flags
 from analysis.remote import Aside, is_local, local
 from analysis.replay import with_replay
+from analysis.replayed import Replayed
 from tracer.errors import FormatError
 from tracer.store.home import check_run_id, scratch_root
 from tracer.store.manifest import Manifest
 
-MODEL = "model"  # the block that stands for all parameters together
 PAIRINGS = ("previous", "next", "reference", "unpaired")
 REPLAYED = "lemmata.digest"  # in a replay's Parquet metadata: digest of the trace it was made of
 ACROSS = "_comparison"  # directory of tables about all runs
@@ -60,6 +61,7 @@ class Facts:
     optimizer_flags: tuple[str, ...] = ()  # of nesterov, maximize, amsgrad and the like those that are set
     changed_updates: bool = True  # whether points may change besides the optimizer's updates
     formula_why: str = ""  # why the optimizer's formula is not known; empty where it is
+    has_batches: bool | None = None  # whether minibatches were recorded, so that the run can be replayed
 
     @classmethod
     def of(cls, manifest: Manifest, digest: str) -> Self:
@@ -76,17 +78,22 @@ class Facts:
             optimizer_flags=optimizer_flags(manifest),
             # a trace of an earlier version promises nothing
             changed_updates=manifest.optimizer.get("changed_updates") != "error",
+            has_batches=bool(manifest.batches),
         )
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The geometry of a run and what stands beside it; docs/architecture.md lists the columns."""
+    """The geometry of a run and what stands beside it; docs/architecture.md lists the columns.
+
+    ``replayed`` is what was replayed of this very trace; None where nothing was.
+    """
 
     geometry: pl.LazyFrame
     path: pl.LazyFrame
     steps: pl.LazyFrame
     facts: Facts
+    replayed: Replayed | None = None
 
 
 class TableStore:
@@ -189,7 +196,16 @@ class TableStore:
         geometry, facts = self.scan("geometry"), self.facts()
         if self.exists("replay") and pl.read_parquet_metadata(local(self.path("replay"))).get(REPLAYED) == facts.digest:
             geometry = with_replay(geometry, self.scan("replay"), MODEL)
-        return Tables(geometry, self.scan("path"), self.scan("steps"), facts)
+        return Tables(geometry, self.scan("path"), self.scan("steps"), facts, self.replayed())
+
+    def replayed(self) -> Replayed | None:
+        """What was replayed of the run as it is; None where nothing was, or it has gone on since.
+
+        Raises:
+            FormatError: the geometry has not been computed, or the index of the replay is damaged.
+        """
+        found = Replayed(self.directory)
+        return found if found.index is not None and found.index.digest == self.facts().digest else None
 
 
 def _directory(root: str | Path) -> Path:

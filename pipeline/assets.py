@@ -12,6 +12,8 @@ import dagster as dg
 import pipeline.caches  # noqa: F401  # isort: skip  before matplotlib and numba
 import polars as pl
 
+import analysis.battery
+import analysis.details
 import analysis.dynamics
 import analysis.dynamics_kernel
 import analysis.figures
@@ -37,6 +39,7 @@ from analysis.checks import trace_checks
 from analysis.measure import measure
 from analysis.metric import Metric
 from analysis.proofs import proofs as all_proofs
+from analysis.replay_columns import depends_on_replay
 from analysis.report import PROOF_BOUNDS, metric_drawing
 from analysis.tables import TableStore
 from pipeline import checks, lineage, pages, proof_asset
@@ -44,7 +47,9 @@ from pipeline.archives import here
 from pipeline.executors import sharers
 from pipeline.instance import PARTITIONS
 from pipeline.results import (
+    content,
     current_verdicts,
+    details,
     measurements,
     proof_results,
     read_config,
@@ -58,6 +63,7 @@ from tracer.store import Trace, home, verify
 from tracer.store.layout import VERSION
 
 ALL_PROOFS = all_proofs()
+REPLAYS = "replays"  # the asset of :mod:`pipeline.replay_asset`
 RUNS = dg.DynamicPartitionsDefinition(name=PARTITIONS)
 if TYPE_CHECKING:
     Result: TypeAlias = dg.MaterializeResult[None]
@@ -181,7 +187,7 @@ def metric_asset(metric: Metric, source: Path | None = None) -> dg.AssetsDefinit
 
     @dg.asset(
         name=metric.name,
-        deps=[geometry],
+        deps=[geometry, *([REPLAYS] if depends_on_replay(metric.all_columns, metric.pairings) else [])],
         partitions_def=RUNS,
         group_name=group(metric),
         description=lineage.describe(metric),
@@ -202,7 +208,8 @@ def metric_asset(metric: Metric, source: Path | None = None) -> dg.AssetsDefinit
         plot = metric_drawing(metric, found.table, found.verdicts, found.windows if kept else None)
         write_drawing(into, metric.name, plot)
         verdicts = found.verdicts_with_blocks if kept else found.verdicts
-        into.write(f"verdicts/{metric.name}", verdicts.with_columns(digest=pl.lit(tables.facts.digest)))
+        of = content(into, metric.all_columns, metric.pairings)
+        into.write(f"verdicts/{metric.name}", verdicts.with_columns(digest=pl.lit(of)))
         return dg.MaterializeResult(
             metadata=pages.of_metric(metric, found, path, plot, kept),
             check_results=checks.claims(metric, found.verdicts),
@@ -212,7 +219,7 @@ def metric_asset(metric: Metric, source: Path | None = None) -> dg.AssetsDefinit
 
 
 @dg.asset(
-    deps=[geometry],
+    deps=[geometry, REPLAYS],
     partitions_def=RUNS,
     **lineage.explained("proofs", lineage.of_proofs(), analysis.prove),
     code_version=pages.version_of("".join(proof.fingerprint for proof in ALL_PROOFS.values())),
@@ -254,7 +261,13 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
         partitions_def=RUNS,
         **lineage.explained("report", None, analysis.report),
         code_version=pages.source_version(
-            analysis.report, analysis.grouped, analysis.figures, analysis.plates, analysis.proof_plate
+            analysis.report,
+            analysis.battery,
+            analysis.details,
+            analysis.grouped,
+            analysis.figures,
+            analysis.plates,
+            analysis.proof_plate,
         ),
         kinds={"html"},
         automation_condition=WHEN_INPUTS_CHANGE,
@@ -276,6 +289,7 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
             steps=steps,
             proofs=proven,
             drawings=kept | plates,
+            details=details(into, found),
         )
         path = into.write_text("report.html", html)
         return dg.MaterializeResult(metadata=pages.of_report(path, plates))

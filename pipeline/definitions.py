@@ -8,11 +8,11 @@ import dagster as dg
 
 from analysis.metric import Metric
 from analysis.registry import broken_metrics, metrics, sources
-from pipeline import assets, comparison_asset, sensor
+from pipeline import assets, comparison_asset, replay_asset, sensor
 from pipeline.broken import broken_asset
 from pipeline.executors import executor
 
-TAKEN = frozenset({"trace", "geometry", "proofs", "verdicts", "report", "comparison"})
+TAKEN = frozenset({"trace", "geometry", "replays", "proofs", "verdicts", "report", "comparison"})
 
 
 def build() -> dg.Definitions:
@@ -25,6 +25,7 @@ def build() -> dg.Definitions:
         assets=[
             assets.trace,
             assets.geometry,
+            replay_asset.replays,
             assets.proofs,
             *nodes.values(),
             *(broken_asset(name, error) for name, error in broken.items()),

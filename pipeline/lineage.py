@@ -24,7 +24,7 @@ from tracer.store.layout import STREAMS, record_schema
 OWNERS = ["team:lemmata"]
 YOURS = ["team:your_own"]
 TAG = "lemmata/{}".format
-GROUP = {"trace": "recorded"}  # the others are named as their asset
+GROUP = {"trace": "recorded", "replays": "replay"}  # the others are named as their asset
 _PAIR = {
     "pairing": "which pairs: previous (fresh), next (in-sample), reference:NAME, unpaired (never judged)",
     "step": "t, the optimizer update whose minibatch z_t both points are asked on",
@@ -41,6 +41,9 @@ METHOD = {
     "`gx_d` is ⟨∇f(x), d⟩, `dg_dg` is ‖∇f(x) − ∇f(y)‖², and so on; differences are taken before products, sums are in "
     "double precision. Every metric is a formula over these columns. Before anything is computed from them, identities "
     "that hold for every sound recording are checked.",
+    "replays": "What was evaluated again after the run, with the model: losses and gradients of stored minibatches at "
+    "other points, profiles along steps, sharpness. `lemmata replay RUN` makes it; without one, the metrics that need "
+    "it say so. Its check compares the replayed losses with the recorded ones.",
     "proofs": "Convergence proofs held against the run line by line: which line holds, with how much slack, and which "
     "one breaks the proof first. A proof is a check of its own.",
     "verdicts": "What held on this run and what did not: the verdicts of all metrics in one table.\n\n"
@@ -129,6 +132,16 @@ def of_geometry() -> dg.TableSchema:
     return dg.TableSchema([*_pair_columns(), *columns])
 
 
+def of_replays() -> dg.TableSchema:
+    """What metrics read of a replay."""
+    columns = [
+        _column(name, "float64", column.meaning, column.units)
+        for name, column in COLUMNS.items()
+        if column.table == "replay"
+    ]
+    return dg.TableSchema([*_pair_columns(), *columns])
+
+
 def of_metric(metric: Metric) -> dg.TableSchema:
     """Columns of a metric's table."""
     columns = [
@@ -168,7 +181,7 @@ def columns_of_geometry() -> dict[str, Any]:
 
 
 def columns_of_metric(metric: Metric) -> dict[str, Any]:
-    """Which columns of the geometry each column of a metric's table is computed from: read from the formulas."""
+    """Columns of geometry and replays that each column of a metric's table is computed from, read from the formulas."""
     parts: dict[str, pl.Expr | None] = {"value": metric.value, "tolerance": metric.tolerance}
     parts |= {each.name: each.of for each in metric.series} | {each.name: each.value for each in metric.variants}
     found = {}
@@ -176,8 +189,11 @@ def columns_of_metric(metric: Metric) -> dict[str, Any]:
         roots = set() if part is None else set(part.meta.root_names())
         if "value" in roots:
             roots |= set(metric.columns)
-        read = sorted(r for r in roots if r in COLUMNS and COLUMNS[r].table in ("geometry", "path", "steps"))
-        found[name] = {"geometry": read}
+        read = {r: COLUMNS[r].table for r in sorted(roots) if r in COLUMNS}
+        found[name] = {
+            "geometry": [r for r, table in read.items() if table in ("geometry", "path", "steps")],
+            "replays": [r for r, table in read.items() if table == "replay"],
+        }
     return _lineage(found)
 
 

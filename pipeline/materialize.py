@@ -17,7 +17,7 @@ from pipeline.instance import opened, register
 from tracer.errors import UsageError
 
 SUMMARIES = ("verdicts", "report")
-BASES = {"trace", "geometry", *SUMMARIES}
+BASES = {"trace", "geometry", "replays", *SUMMARIES}
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # failures are told once, below
 Progressed = Callable[[str, int, int], None]  # run id, assets tried, assets in all
 

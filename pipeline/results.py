@@ -12,13 +12,27 @@ from analysis.figures import drawable
 from analysis.measure import Measurement
 from analysis.metric import Metric
 from analysis.proof import Proof
+from analysis.replay_columns import depends_on_replay
 from analysis.svg import Drawing
 from analysis.tables import TableStore
 from tracer.errors import FormatError
 
 DETAILS = ("windows", "blocks")
+PROOFS_READ = ("loss_y",), ("reference",)  # the loss at the point that stands for the minimiser: a replay finds it
 ProofResults = dict[str, tuple[Proof, dict[str, Any], pl.DataFrame]]  # name: proof, finding, lines
 Results = dict[str, tuple[Metric, pl.DataFrame, pl.DataFrame]]  # name: metric, values, verdicts
+
+
+def content(store: TableStore, columns: Iterable[str], pairings: Iterable[str]) -> str:
+    """What identifies all that a formula over ``columns`` was computed from: the trace, and the replay if it reads it.
+
+    Raises:
+        FormatError: the geometry has not been computed, or the replay is damaged.
+    """
+    digest, replayed = store.facts().digest, store.replayed()
+    if replayed is None or not depends_on_replay(tuple(columns), tuple(pairings)):
+        return digest
+    return f"{digest}+{replayed.content}"
 
 
 def current_verdicts(store: TableStore, metrics: Mapping[str, Metric]) -> pl.DataFrame:
@@ -38,12 +52,12 @@ def current_verdicts(store: TableStore, metrics: Mapping[str, Metric]) -> pl.Dat
 
 def measurements(store: TableStore, metrics: Mapping[str, Metric]) -> Results:
     """Metric, values and verdicts of every metric that is up to date for this run."""
-    digest = store.facts().digest
     found: Results = {}
     for name, metric in metrics.items():
         if store.exists(f"verdicts/{name}") and store.exists(f"metrics/{name}"):
             verdicts = store.scan(f"verdicts/{name}").collect()
-            current = (verdicts["fingerprint"] == metric.fingerprint) & (verdicts["digest"] == digest)
+            of = content(store, metric.all_columns, metric.pairings)
+            current = (verdicts["fingerprint"] == metric.fingerprint) & (verdicts["digest"] == of)
             if current.all():
                 found[name] = metric, store.scan(f"metrics/{name}").collect(), verdicts.drop("digest")
     return found
@@ -77,7 +91,7 @@ def proof_results(store: TableStore, proofs: Mapping[str, Proof]) -> ProofResult
     """Proof, finding and lines of every proof that is up to date for this run."""
     if not (store.exists("proofs") and store.exists("proof_findings")):
         return {}
-    digest = store.facts().digest
+    digest = content(store, *PROOFS_READ)
     lines = store.scan("proofs").collect()
     found: ProofResults = {}
     for finding in store.scan("proof_findings").collect().to_dicts():

@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests import real_path
 
+Lemmata = Callable[..., tuple[int, str, str]]
 VARIABLES = (
     "LEMMATA_HOME",
     "LEMMATA_METRICS",
@@ -70,6 +72,25 @@ def _environment(environment: pytest.MonkeyPatch, path: Path) -> Path:
         environment.delenv(name, raising=False)
     environment.setenv("LEMMATA_HOME", str(path))
     return path
+
+
+@pytest.fixture
+def lemmata(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Lemmata:
+    """Run the command in this process; returns exit code, stdout, stderr."""
+
+    from pipeline import commands
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lemmata", *arguments])
+        capfd.readouterr()
+        code = 0
+        try:
+            commands.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capfd.readouterr()
+
+    return run
 
 
 @pytest.fixture(scope="session", autouse=True)
