@@ -15,9 +15,11 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from analysis.kernel import PIECE
+
 PARTS = 16
 """Parts at most; so many processes can share a run."""
-LEAST = 4  # pieces of a part at least: a smaller part costs more to hand out than to compute
+LEAST = 4 * PIECE  # elements of a part at least: a smaller part costs more to hand out than to compute
 
 Array = npt.NDArray[Any]
 Sums = tuple[Array, ...]
@@ -26,7 +28,8 @@ Work = Callable[[Array], Sums]  # the sums of a part
 
 def parts_of(pieces: npt.NDArray[np.int64]) -> list[Array]:
     """The parts: pieces of :func:`analysis.kernel.cuts` that stand next to each other."""
-    return np.array_split(pieces, min(PARTS, max(1, len(pieces) // LEAST)))
+    elements = int((pieces[:, 2] - pieces[:, 1]).sum())
+    return np.array_split(pieces, min(PARTS, max(1, elements // LEAST)))
 
 
 class Spread(Protocol):

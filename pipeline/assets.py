@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
-
-import pipeline.caches  # noqa: F401  # isort: skip  before matplotlib and numba
 import polars as pl
 
 import analysis.battery

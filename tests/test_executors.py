@@ -8,7 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from distributed import LocalCluster, Scheduler, SpecCluster, Worker
+from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker
 
 from analysis import geometry
 from pipeline import dask_executor, workers
@@ -49,7 +49,7 @@ def compute(*assets: str) -> dict[str, bytes]:
 @pytest.mark.usefixtures("one_processor")
 def test_the_same_bytes_come_from_every_executor(recorded_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = compute("geometry", "convexity_gap")
-    assert len(expected) == 5
+    assert {"sgdm/geometry.parquet", "sgdm/path.parquet", "sgdm/metrics/convexity_gap.parquet"} < expected.keys()
     monkeypatch.setenv("LEMMATA_EXECUTOR", "dask")
     assert compute("geometry", "convexity_gap") == expected
     assert not list(home.dagster_home().glob("dask-*"))
@@ -106,7 +106,8 @@ def test_the_machines_of_a_cluster_share_a_big_run(recorded_run: Path, monkeypat
     asked: list[int] = []
     gathered = geometry.gathered
     monkeypatch.setattr(geometry, "gathered", lambda *how: asked.append(how[2].count) or gathered(*how))
-    with SpecCluster(places, scheduler) as cluster:
+    with SpecCluster(places, scheduler) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2)
         monkeypatch.setenv("LEMMATA_EXECUTOR", f"dask:{cluster.scheduler_address}")
         assert compute("geometry") == expected
     assert asked == [2]

@@ -61,7 +61,7 @@ def test_the_tables_on_a_store_are_the_same_bytes(home: Path, bucket: Any, monke
     monkeypatch.setenv("LEMMATA_TABLES", str(bucket / "tables"))
     assert materialize(["sgdm"], CHOSEN)[0].failures == ()
     there = contents(bucket / "tables")
-    assert len(here) == 6
+    assert {"sgdm/geometry.parquet", "metrics/convexity_gap.parquet", "sgdm/verdicts.parquet"} < here.keys()
     assert there == here
     assert not (home / "tables").exists()
     assert not list((home / "scratch").iterdir())

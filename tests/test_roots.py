@@ -9,6 +9,7 @@ import pytest
 
 from pipeline import caches
 from tests.test_executors import one_processor  # noqa: F401  a fixture
+from tracer.store.home import cache_root
 
 ROOT = Path(__file__).parents[1]
 # what Python itself opens for writing, makes or renames; the libraries' own files are looked for afterwards
@@ -64,7 +65,7 @@ def test_machine_code_goes_into_the_home_where_it_may_not_lie_beside_the_source(
         monkeypatch.delenv(name)
     caches.keep_at_home()
     assert "NUMBA_CACHE_DIR" not in os.environ
-    assert os.environ["MPLCONFIGDIR"] == str(empty_home / "cache" / "matplotlib")
+    assert os.environ["MPLCONFIGDIR"] == str(cache_root() / "matplotlib") == str(empty_home / "cache" / "matplotlib")
     monkeypatch.setattr(caches, "CODE", tmp_path / "read-only")
     caches.keep_at_home()
     assert os.environ["NUMBA_CACHE_DIR"] == str(empty_home / "cache" / "numba")

@@ -58,11 +58,11 @@ def run(tmp_path_factory):
 
 
 def test_every_element_is_in_one_part_and_every_part_in_one_share(tmp_path):
-    for sizes in ([5], [PIECE] * 3, list(SIZES), [PIECE * 400]):
+    for sizes in ([5], [9] * 99, [PIECE] * 9, list(SIZES), [PIECE * 400]):
         pieces = cuts(sizes)
         parts = parts_of(pieces)
         assert np.array_equal(np.concatenate(parts), pieces)
-        assert len(parts) == min(PARTS, max(1, len(pieces) // 4))
+        assert len(parts) == min(PARTS, max(1, sum(sizes) // (4 * PIECE)))
         for workers in (1, 2, 3, 16, 99):
             dealt = shares(pieces, workers, tmp_path)
             assert [number for share in dealt for number in range(share.first, share.stop)] == [*range(len(parts))]
