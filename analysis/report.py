@@ -12,10 +12,11 @@ import polars as pl
 
 from analysis.checks import CheckResult
 from analysis.figures import drawable, figure, to_svg
+from analysis.gallery import PLATES, worth_drawing
 from analysis.grouped import STATUSES, Family, families, is_control, points
 from analysis.metric import Claim, Metric
 from analysis.page import environment
-from analysis.plates import NEEDS, PLATES, Measured
+from analysis.plates import Measured
 from analysis.proof import Proof
 from analysis.proof_plate import proof_bounds
 from analysis.svg import glyph_sheet
@@ -38,6 +39,7 @@ def report(
     steps: pl.DataFrame | None = None,
     proofs: Proofs | None = None,
     drawings: Mapping[str, Drawing] | None = None,
+    profile: pl.DataFrame | None = None,
 ) -> str:
     """The page of one run as HTML text.
 
@@ -49,6 +51,7 @@ def report(
         broken: metric files that did not load, with their errors.
         steps: the run's step records; without them some figures show less.
         proofs: by name the proof, what it amounts to and its lines.
+        profile: losses along steps, where they were replayed.
         drawings: figures by metric, as :func:`drawing` made them; the others are drawn here.
     """
     metrics = {name: metric for name, (metric, _, _) in measurements.items()}
@@ -65,7 +68,7 @@ def report(
         "families": found,
         "counts": {status: sum(family.counts[status] for family in found) for status in STATUSES},
         "statuses": STATUSES,
-        "plates": _plates(facts, measurements, steps, proofs or {}, glyphs),
+        "plates": _plates(facts, measurements, steps, profile, proofs or {}, glyphs),
         "proofs": held,
         "sections": {family.slug: _sections(family, measurements, drawn, glyphs) for family in found},
         "metrics": metrics,
@@ -98,14 +101,19 @@ def summary(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _plates(
-    facts: Facts, measurements: Measurements, steps: pl.DataFrame | None, proofs: Proofs, glyphs: dict[str, str]
+    facts: Facts,
+    measurements: Measurements,
+    steps: pl.DataFrame | None,
+    profile: pl.DataFrame | None,
+    proofs: Proofs,
+    glyphs: dict[str, str],
 ) -> dict[str, str]:
     """The paper's figures of the metrics that were measured, and of the proofs, as SVG."""
     found = {name: (table, verdicts) for name, (_, table, verdicts) in measurements.items()}
     lines = pl.concat([lines for _, _, lines in proofs.values()]) if proofs else None
     known = pl.DataFrame(schema={"step": pl.Int64}) if steps is None else steps
-    data = Measured(facts.run_id, found, known)
-    drawn = {name: draw(data) for name, draw in PLATES.items() if set(NEEDS[name]) <= found.keys()}
+    data = Measured(facts.run_id, found, known, profile)
+    drawn = {name: draw(data) for name, draw in PLATES.items() if worth_drawing(name, data)}
     if proofs:
         drawn["proof_bounds"] = proof_bounds(facts.run_id, lines)
     return {name: to_svg(plate, glyphs) for name, plate in drawn.items()}

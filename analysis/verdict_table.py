@@ -205,6 +205,9 @@ def _absence(name: str, tables: Tables, pairing: str = "") -> str:
         return _replayable(
             COLUMNS[name].meaning, "the minibatches were not evaluated at the reference point; " + why, tables
         )
+    if name in REPLAY and pairing.startswith(REFERENCE):
+        options = f"--references {pairing.removeprefix(REFERENCE)} --gradients"
+        return _replayable(COLUMNS[name].meaning, f"needs a replay there: run `lemmata replay RUN {options}`", tables)
     if name in REPLAY:
         return _replayable(COLUMNS[name].meaning, COLUMNS[name].absent, tables)
     known = {*COLUMNS, *tables.steps.collect_schema()}

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
 import polars as pl
-from matplotlib.figure import Figure
 
 import analysis.dynamics
 import analysis.dynamics_kernel
 import analysis.figures
+import analysis.gallery
 import analysis.geometry
 import analysis.grouped
 import analysis.kernel
@@ -27,18 +27,19 @@ import analysis.plates
 import analysis.products
 import analysis.proof_plate
 import analysis.references
+import analysis.replay_plates
 import analysis.report
 from analysis.checks import trace_checks
 from analysis.figures import drawable, figure
-from analysis.measure import measure, measure_all
+from analysis.measure import measure
 from analysis.metric import Metric
-from analysis.plates import NEEDS, PLATES, Measured, plate_of
 from analysis.proofs import proofs as all_proofs
 from analysis.replay_columns import depends_on_replay
 from analysis.svg import png_and_svg
-from analysis.tables import Tables, TableStore
+from analysis.tables import TableStore
 from pipeline import checks, pages, proof_asset
 from pipeline.instance import PARTITIONS
+from pipeline.metric_plates import plates
 from pipeline.results import (
     content,
     current_verdicts,
@@ -203,20 +204,11 @@ def metric_asset(metric: Metric, metrics: Mapping[str, Metric]) -> dg.AssetsDefi
         of = content(into, metric.all_columns, metric.pairings)
         into.write(f"verdicts/{metric.name}", found.verdicts.with_columns(digest=pl.lit(of)))
         return dg.MaterializeResult(
-            metadata=pages.of_metric(metric, found, path, plot, _plate(metric, metrics, tables) if plot else None),
+            metadata=pages.of_metric(metric, found, path, plot, plates(metric, metrics, tables) if plot else {}),
             check_results=checks.claims(metric, found.verdicts),
         )
 
     return computed
-
-
-def _plate(metric: Metric, metrics: Mapping[str, Metric], tables: Tables) -> Figure | None:
-    """The paper's figure of a metric that has one, with the other metrics it draws."""
-    if metric.name not in PLATES:
-        return None
-    found = measure_all([metrics[name] for name in NEEDS[metric.name] if name in metrics], tables)
-    drawn = {name: (each.table, each.verdicts) for name, each in found.items()}
-    return plate_of(metric.name, Measured(tables.facts.run_id, drawn, tables.steps.collect()))
 
 
 @dg.asset(
@@ -279,7 +271,13 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
         partitions_def=RUNS,
         group_name="results",
         code_version=pages.source_version(
-            analysis.report, analysis.grouped, analysis.figures, analysis.plates, analysis.proof_plate
+            analysis.report,
+            analysis.grouped,
+            analysis.figures,
+            analysis.gallery,
+            analysis.plates,
+            analysis.replay_plates,
+            analysis.proof_plate,
         ),
         kinds={"html"},
         automation_condition=WHEN_INPUTS_CHANGE,
@@ -298,6 +296,7 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
             steps=tables.steps.collect(),
             proofs=proof_results(into, ALL_PROOFS),
             drawings=read_drawings(into, found),
+            profile=None if tables.replayed is None else tables.replayed.profile().collect(),
         )
         path = into.write_text("report.html", html)
         return dg.MaterializeResult(metadata=pages.of_report(path))

@@ -91,13 +91,13 @@ def shown(name: str, png: bytes) -> dg.MetadataValue[Any]:
     return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
 
 
-def of_metric(metric: Metric, found: Measurement, path: Path, plot: bytes | None, plate: Figure | None = None) -> Page:
+def of_metric(metric: Metric, found: Measurement, path: Path, plot: bytes | None, plates: Mapping[str, Figure]) -> Page:
     """Page of a metric: what was claimed, what came out, the plots if there are any, and where the numbers are."""
     judged = judged_rows(metric, found.verdicts)
     estimates = judged["estimate"].drop_nulls()
     return {
         **({"plot": shown(metric.name, plot)} if plot is not None else {}),
-        **({"plate": image(f"{metric.name}, the plate", plate)} if plate is not None else {}),
+        **{_plate_label(metric, name): image(f"{name}, the plate", plate) for name, plate in plates.items()},
         **{f"{row['claim']} ({row['pairing']})": sentence(row) for row in judged.to_dicts()},
         "verdicts": verdict_records(found.verdicts, VERDICT_COLUMNS),
         "formula": formula(metric),
@@ -108,6 +108,10 @@ def of_metric(metric: Metric, found: Measurement, path: Path, plot: bytes | None
         "dagster/row_count": len(found.table),
         "path": dg.MetadataValue.path(path),
     }
+
+
+def _plate_label(metric: Metric, name: str) -> str:
+    return "plate" if name == metric.name else f"plate: {name.replace('_', ' ')}"
 
 
 def of_verdicts(table: pl.DataFrame, path: Path) -> Page:
