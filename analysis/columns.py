@@ -17,9 +17,9 @@ _LOSS, _DISTANCE2, _SLOPE = Units(loss=1), Units(distance=2), Units(loss=1)
 _GRADIENT2 = Units(loss=2, distance=-2)
 _DISTANCE, _GRADIENT = Units(distance=1), Units(loss=1, distance=-1)
 _D_DISTANCE2, _D_GRADIENT2 = Units(loss=1, distance=1), Units(loss=1, distance=-1)  # D has the unit of a gradient
-_NO_LOSS = "no loss was recorded; hand the loss to the tracer"
+NO_LOSS = "no loss was recorded; hand the loss to the tracer"
 _NO_PROBE = 'no look-back probe was recorded; record with probes=["look_back"]'
-_NO_LOOK_AHEAD = 'no look-ahead probe was recorded; record with probes=["look_ahead"]'
+NO_LOOK_AHEAD = 'no look-ahead probe was recorded; record with probes=["look_ahead"]'
 _NO_HALVES = 'no half-batch gradients were recorded; record with probes=["half_batches"]'
 _NO_SCALE = "no random scale was recorded; hand random_scale= to tracer.loss"
 _NO_REFERENCE = "it is known for pairs with a reference point only"
@@ -28,7 +28,7 @@ _NO_ADAM = "the optimizer is not Adam or AdamW, or the trace does not begin with
 _NO_RATE = "the parameter groups do not share one learning rate, or none was recorded"
 
 COLUMNS: dict[str, Column] = {
-    "loss_x": Column("f(x), the loss at x (whole model only)", _LOSS, "geometry", _NO_LOSS),
+    "loss_x": Column("f(x), the loss at x (whole model only)", _LOSS, "geometry", NO_LOSS),
     "loss_y": Column("f(y), the loss at y on the same minibatch (whole model only)", _LOSS, "geometry", _NO_PROBE),
     "d_d": Column("‖x − y‖²", _DISTANCE2, "geometry"),
     "gx_d": Column("⟨∇f(x), x − y⟩", _SLOPE, "geometry"),
@@ -81,11 +81,11 @@ COLUMNS: dict[str, Column] = {
     "scale_least": Column("smallest random factor of the run", Units(), "steps", _NO_SCALE),
     "scale_most": Column("largest random factor of the run", Units(), "steps", _NO_SCALE),
     "loss_change_d": Column(
-        "change of the loss over the step x − y on the minibatch that made that step", _LOSS, "steps", _NO_LOOK_AHEAD
+        "change of the loss over the step x − y on the minibatch that made that step", _LOSS, "steps", NO_LOOK_AHEAD
     ),
-    "loss": Column("f(x_t), as the step recorded it", _LOSS, "steps", _NO_LOSS),
+    "loss": Column("f(x_t), as the step recorded it", _LOSS, "steps", NO_LOSS),
     "loss_previous": Column("f(x_{t−1}, z_t), as the look-back probe recorded it", _LOSS, "steps", _NO_PROBE),
-    "loss_next": Column("f(x_{t+1}, z_t), as the look-ahead probe recorded it", _LOSS, "steps", _NO_LOOK_AHEAD),
+    "loss_next": Column("f(x_{t+1}, z_t), as the look-ahead probe recorded it", _LOSS, "steps", NO_LOOK_AHEAD),
     "epoch": Column("epoch of the step, as the loop said", Units(), "steps", "no epoch was recorded"),
     "clip_factor": Column("the factor clipping put on g_t (1: not clipped)", Units(), "steps"),
     "random_scale": Column("the random factor on the step that leaves x_t", Units(), "steps"),

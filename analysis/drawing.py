@@ -12,7 +12,10 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+from analysis.layout import BELOW, Panels
 
 INK, RULE = "#24292f", "#d0d7de"
 # distinguishable with every kind of colour vision (after Okabe and Ito), readable on white and on dark grey
@@ -21,18 +24,29 @@ LINES = (AVERAGE, OTHER, LIMIT, EXTREME, "#5b6fd6", "#8a6d3b", "#c2557a", "#4d8f
 SINGLE_MOST, BINS = 800, 240  # values drawn one by one; bins of longer runs
 _LARGEST = 1e200
 _DECADES = 50.0  # beyond this ratio of large to usual a linear axis hides most of the values
-_PER_CHARACTER = 0.068  # inches of a legend's letters, generously
+_PER_CHARACTER, _PER_BOLD = 0.068, 0.112  # inches of a legend's letters and of a title's, generously
 
 Floats = npt.NDArray[np.float64]
 Steps = npt.NDArray[np.int64]
 
 
-def canvas(name: str, title: str, size: tuple[float, float]) -> Figure:
-    """An empty figure; ``name`` becomes the prefix of its ids in an SVG."""
-    fig = Figure(figsize=size, layout="constrained", facecolor="white")
+def canvas(name: str, title: str, size: tuple[float, float], *, measured: bool = False) -> Figure:
+    """An empty figure.
+
+    Args:
+        name: becomes the prefix of its ids in an SVG.
+        title: above all panels.
+        size: inches.
+        measured: letters are measured to make room for them, which doubles the time; for figures whose labels can have
+            any length, or whose legend stands outside the panels.
+    """
+    layout = ConstrainedLayoutEngine() if measured else Panels()
+    fig = Figure(figsize=size, layout=layout, facecolor="white")
     fig.set_label(name)
     if title:
-        fig.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK, parse_math=False)
+        letters = min(12.0, 12 * size[0] / (_PER_BOLD * len(title)))
+        fig.suptitle(title, x=0.01, y=1 - 0.07 / size[1], ha="left", va="top", fontsize=letters, fontweight="bold",
+                     color=INK, parse_math=False)  # fmt: skip
     return fig
 
 
@@ -93,29 +107,33 @@ def nothing(axes: Axes, why: str) -> None:
 def heading(axes: Axes, lines: Sequence[str]) -> None:
     """Small words above a panel."""
     text = "\n".join(each for each in lines if each)
-    axes.set_title(text, loc="left", fontsize=8.5, color=INK, parse_math=False)
+    # a place of its own, or the library draws every label to find one
+    axes.set_title(text, loc="left", y=1.0, pad=7, fontsize=8.5, color=INK, parse_math=False)
 
 
 def dress(axes: Axes, unit: str) -> None:
     """Unit, grid and frame."""
     axes.set_facecolor("none")
     axes.set_ylabel(unit, color=INK, fontsize=9)
-    axes.tick_params(colors=INK, labelsize=8.5, which="both")
-    axes.grid(color=RULE, lw=0.6)
+    # every tick is five drawings: the grid stands for the strokes
+    axes.tick_params(colors=INK, labelsize=8.5, length=0)
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.grid(axis="y", color=RULE, lw=0.6)
     axes.set_axisbelow(True)
-    axes.yaxis.get_offset_text().set_color(INK)
+    offset = axes.yaxis.get_offset_text()
+    offset.set_color(INK)
+    offset.set_horizontalalignment("right")  # beside the words above, not under them
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(INK)
 
 
-def legend(axes: Axes, width: float, below: float = 0.0) -> None:
+def legend(axes: Axes, width: float) -> None:
     """What each line is, below the axes, where it hides no value.
 
     Args:
         axes: with labelled lines.
         width: of the axes in inches; long words get fewer columns.
-        below: how far below, as a share of the axes' height; room for the labels of the steps.
     """
     words = axes.get_legend_handles_labels()[1]
     if not words:
@@ -123,7 +141,7 @@ def legend(axes: Axes, width: float, below: float = 0.0) -> None:
     columns = max(1, min(4, int(width / (0.45 + _PER_CHARACTER * max(map(len, words))))))
     made = axes.legend(
         loc="upper left",
-        bbox_to_anchor=(0, -below),
+        bbox_to_anchor=(0, 0),  # the layout moves it below the labels
         frameon=False,
         fontsize=8,
         labelcolor=INK,
@@ -131,6 +149,7 @@ def legend(axes: Axes, width: float, below: float = 0.0) -> None:
         columnspacing=1.2,
         borderaxespad=0.3,
     )
+    made.set_label(BELOW)
     for text in made.get_texts():
         text.set_parse_math(False)  # a dollar sign in a title is a dollar sign
 
@@ -138,7 +157,8 @@ def legend(axes: Axes, width: float, below: float = 0.0) -> None:
 def steps_below(axes: Axes) -> None:
     """The axis of steps."""
     axes.set_xlabel("step", color=INK, fontsize=9, loc="right")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.tick_params(axis="x", length=3)
 
 
 def scale(axes: Axes, value: Floats) -> None:
@@ -149,7 +169,6 @@ def scale(axes: Axes, value: Floats) -> None:
     if (value > 0).all():
         axes.set_yscale("log")
         powers(axes.yaxis)
-        axes.yaxis.set_minor_formatter(NullFormatter())
         return
     # linear as far as half of the values reach, so that a mean that crosses zero stays readable; a run that explodes
     # would put everything before it on that line

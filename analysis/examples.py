@@ -8,7 +8,7 @@ import polars as pl
 from matplotlib.figure import Figure
 from PIL import Image
 
-from analysis.figures import figure, to_png
+from analysis.figures import figure
 from analysis.gallery import PLATES, worth_drawing
 from analysis.geometry import geometry
 from analysis.measure import measure_all
@@ -17,6 +17,7 @@ from analysis.plates import Measured
 from analysis.proof_plate import proof_bounds
 from analysis.proofs import proofs
 from analysis.prove import evaluate_all
+from analysis.svg import to_png
 from tracer.store import Trace
 
 DPI = 72

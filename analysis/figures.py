@@ -33,12 +33,11 @@ from analysis.drawing import (
     ticks_below,
     zero,
 )
+from analysis.layout import LEFT
 from analysis.metric import Metric
 from analysis.series import Series
-from analysis.svg import to_png, to_svg
 from analysis.tables import MODEL, PAIRINGS, pairing_kind
 
-__all__ = ["figure", "to_png", "to_svg"]
 WIDTH = 7.2  # inches
 _COLOURS = {"average": (AVERAGE, OTHER), "extreme": (EXTREME, OTHER), "cumulative": (AVERAGE, OTHER), "limit": (LIMIT,)}
 _OTHERS_MOST = 8  # further pairings in one figure
@@ -77,7 +76,7 @@ def figure(
         zero(panels[1])
     for panel in panels:
         dress(panel, str(metric.units))
-        legend(panel, WIDTH, below=0.0 if panel is not panels[-1] else 0.15 if sums else 0.09)
+        legend(panel, WIDTH - LEFT)
     steps_below(panels[-1])
     return fig
 

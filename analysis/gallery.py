@@ -1,4 +1,4 @@
-"""All plates: the paper's figures and those of a replay, which metric's page each stands on, and what it draws."""
+"""All plates: the paper's figures and those of a replay, and what each draws."""
 
 from collections.abc import Callable, Mapping
 
@@ -15,12 +15,11 @@ OF_REPLAYS: Mapping[str, Callable[[Measured], Figure]] = {
 PLATES: Mapping[str, Callable[[Measured], Figure]] = {**plates.PLATES, **OF_REPLAYS}
 """Every plate by its name."""
 
-PAGES: Mapping[str, str] = {name: name for name in plates.PLATES} | {
+_SHOWS = {
     "frozen_reference": "convexity_ratio",
     "smoothness_against_sharpness": "sharpness",
     "loss_profiles": "midpoint_defect",
-}
-"""The metric on whose page a plate stands."""
+}  # a plate of a replay is empty where this metric has no value
 
 NEEDS: Mapping[str, tuple[str, ...]] = {
     **plates.NEEDS,
@@ -37,9 +36,4 @@ def worth_drawing(name: str, data: Measured) -> bool:
     """Whether all that a plate draws was measured, and for a plate of a replay, whether there was one."""
     if not set(NEEDS[name]) <= data.found.keys():
         return False
-    return name not in OF_REPLAYS or bool(data.found[PAGES[name]][0]["value"].is_finite().any())
-
-
-def plates_of(metric: str, data: Measured) -> dict[str, Figure]:
-    """The plates of a metric's page by name; none for most."""
-    return {name: PLATES[name](data) for name, page in PAGES.items() if page == metric and worth_drawing(name, data)}
+    return name not in OF_REPLAYS or bool(data.found[_SHOWS[name]][0]["value"].is_finite().any())

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.battery import CONTROLS
 from analysis.drawing import (
     AVERAGE,
     DASHED,
@@ -38,12 +39,14 @@ from analysis.drawing import (
     steps_below,
     zero,
 )
-from analysis.grouped import CONTROLS
 from analysis.tables import MODEL, REFERENCE
 
-_WIDTH, _HALF = 9.6, 4.1  # inches of a plate, of one of two panels beside each other
+_WIDTH, _HALF = 9.6, 3.8  # inches of a plate, of one of two panels beside each other
 _FRESH = "FRESH: from x_{t−1} to x_t, on z_t"
 _IN_SAMPLE = "IN-SAMPLE: from x_t to x_{t+1}, on z_t"
+
+
+SEPARATOR = "   ·   "
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +96,7 @@ class Measured:
             return ""
         verdicts = self.found[metric][1]
         rows = verdicts.filter((pl.col("pairing") == pairing) & (pl.col("rule") != "none"))
-        return "   ·   ".join(f"{row['claim']}: {row['status']}" for row in rows.to_dicts())
+        return SEPARATOR.join(f"{row['claim']}: {row['status']}" for row in rows.to_dicts())
 
 
 def convexity_gap(data: Measured) -> Figure:
@@ -116,7 +119,7 @@ def smoothness(data: Measured) -> Figure:
     """Local smoothness with its maximum, exponential mean and 2/lr; beside it what unpaired minibatches pretend."""
     fig, panels = _beside(data, "smoothness", "Local smoothness  ‖∇f(x) − ∇f(y)‖ / ‖x − y‖")
     values = []
-    says = _FRESH, "UNPAIRED: x_t on z_t, x_{t−1} on z_{t−1}. Noise, not smoothness"
+    says = _FRESH, "UNPAIRED: x_t on z_t, x_{t−1} on z_{t−1}. Mostly noise"
     for axes, pairing, words in zip(panels, ("previous", "unpaired"), says, strict=True):
         rows = data.rows("smoothness", pairing)
         heading(axes, [words, *wrapped(data.said("smoothness", pairing) if pairing == "previous" else "never judged")])
@@ -154,7 +157,7 @@ def update_correlation(data: Measured) -> Figure:
         ("cumulative", "Σ f(x) − f(y), the loss change", INK),
         ("cumulative_descent_term", "Σ ⟨∇f(y), x − y⟩, the promised descent", OTHER),
     )
-    heading(right, ["SUMS", "on a convex path the loss change lies between the two others"])
+    heading(right, ["SUMS", "if convex, the loss change lies between the two others"])
     known = [(defined(sums, name), label, colour) for name, label, colour in triple if name in sums.columns]
     if not any(len(step) for (step, _), _, _ in known):
         nothing(right, filled(data.why_not("loss_change", "previous")))
@@ -174,7 +177,7 @@ def random_scaling(data: Measured) -> Figure:
     scaled = data.rows("random_scaling", "previous")
     heading(
         left,
-        ["WITHOUT the random factor", "the slope at the new point is the loss change only on a line"],
+        ["WITHOUT the random factor", "slope and loss change agree only where the loss is a line"],
     )
     _against(left, data, "loss_change", change, "cumulative", "cumulative_update_correlation", "Σ ⟨∇f(x), x − y⟩")
     names = "cumulative_loss_change", "cumulative_slope", "Σ ⟨∇f(x), (x − y)/s⟩"
@@ -345,7 +348,7 @@ def _finish(panels: Iterable[Axes], unit: str, shared: Floats | None) -> None:
     for axes in panels:
         dress(axes, unit)
         steps_below(axes)
-        legend(axes, _HALF, below=0.09)
+        legend(axes, _HALF)
 
 
 def _momentum(steps: pl.DataFrame) -> float:
@@ -355,9 +358,13 @@ def _momentum(steps: pl.DataFrame) -> float:
     return float(known[0]) if len(known) == 1 else 0.0
 
 
-def wrapped(text: str, width: int = 66) -> list[str]:
-    """Lines of a heading."""
-    return textwrap.wrap(text, width) or [""]
+def wrapped(text: str, width: int = 58) -> list[str]:
+    """Claims with their statuses, as many to a line as fit; none is broken in two."""
+    lines = [""]
+    for said in text.split(SEPARATOR):
+        joined = f"{lines[-1]}{SEPARATOR}{said}" if lines[-1] else said
+        lines = [*lines[:-1], joined] if len(joined) <= width or not lines[-1] else [*lines, said]
+    return lines
 
 
 def filled(text: str) -> str:

@@ -174,7 +174,7 @@ def _along(axes: Axes, data: Measured) -> None:
         scale(axes, values)
     dress(axes, "loss / distance²")
     steps_below(axes)
-    legend(axes, 5.4, below=0.09)
+    legend(axes, 5.4)
 
 
 _NONE: tuple[Steps, Floats] = (np.zeros(0, np.int64), np.zeros(0))
@@ -208,7 +208,7 @@ def _step_by_step(axes: Axes, data: Measured) -> None:
                 axis.set_minor_formatter(NullFormatter())
     dress(axes, "local smoothness")
     axes.set_xlabel("sharpness of z_t", color=INK, fontsize=9, loc="right")
-    legend(axes, 3.2, below=0.09)
+    legend(axes, 3.2)
 
 
 def _in_adams_metric(axes: Axes, data: Measured) -> None:
@@ -219,7 +219,7 @@ def _in_adams_metric(axes: Axes, data: Measured) -> None:
     scale(axes, np.concatenate([defined(rows, name)[1] for name in ("value", "stability_limit")]))
     dress(axes, "1 / distance")
     steps_below(axes)
-    legend(axes, 3.2, below=0.09)
+    legend(axes, 3.2)
 
 
 def _profile(axes: Axes, rows: pl.DataFrame, step: int, above: bool) -> None:
@@ -249,4 +249,4 @@ def _finish(*panels: tuple[Axes, str]) -> None:
     for axes, unit in panels:
         dress(axes, unit)
         steps_below(axes)
-        legend(axes, _HALF, below=0.09)
+        legend(axes, _HALF)

@@ -10,8 +10,18 @@ from typing import Any
 
 import polars as pl
 
+from analysis.battery import CONTROLS
 from analysis.checks import CheckResult
-from analysis.figures import drawable, figure, to_svg
+from analysis.details import (
+    UNFOLDED_MOST,
+    Details,
+    battery_shown,
+    tensors_counted,
+    tensors_judged,
+    tensors_shown,
+    windows_shown,
+)
+from analysis.figures import drawable, figure
 from analysis.gallery import PLATES, worth_drawing
 from analysis.grouped import STATUSES, Family, families, is_control, points
 from analysis.metric import Claim, Metric
@@ -19,12 +29,11 @@ from analysis.page import environment
 from analysis.plates import Measured
 from analysis.proof import Proof
 from analysis.proof_plate import proof_bounds
-from analysis.svg import glyph_sheet
+from analysis.svg import Drawing, drawing, glyph_sheet
 from analysis.tables import MODEL, Facts
 
 Measurements = Mapping[str, tuple[Metric, pl.DataFrame, pl.DataFrame]]
 Proofs = Mapping[str, tuple[Proof, Mapping[str, Any], pl.DataFrame]]
-Drawing = tuple[str, dict[str, str]]  # an SVG, and the letters it shares with others
 _BLOCKS_MOST = 40
 _SUMMARY = ("defined", "undefined", "missing", "mean", "median", "smallest", "largest", "last")
 
@@ -39,7 +48,7 @@ def report(
     steps: pl.DataFrame | None = None,
     proofs: Proofs | None = None,
     drawings: Mapping[str, Drawing] | None = None,
-    profile: pl.DataFrame | None = None,
+    details: Mapping[str, Details] | None = None,
 ) -> str:
     """The page of one run as HTML text.
 
@@ -51,26 +60,34 @@ def report(
         broken: metric files that did not load, with their errors.
         steps: the run's step records; without them some figures show less.
         proofs: by name the proof, what it amounts to and its lines.
-        profile: losses along steps, where they were replayed.
-        drawings: figures by metric, as :func:`drawing` made them; the others are drawn here.
+        drawings: figures by metric, as :func:`metric_drawing` made them, and plates, as :func:`plates` made them; the
+            others are drawn here.
+        details: windows and verdicts on parameter tensors by metric; a metric that is not there shows neither.
     """
     metrics = {name: metric for name, (metric, _, _) in measurements.items()}
     rows = [row for _, _, verdicts in measurements.values() for row in verdicts.iter_rows(named=True)]
     found = families({name: metric.family for name, metric in metrics.items()}, rows)
     held = _proofs(proofs or {})
-    glyphs: dict[str, str] = {}
-    drawn = {name: svg for name, (svg, _) in (drawings or {}).items()}
-    for _, shared in (drawings or {}).values():
-        glyphs |= shared
+    drawn = plates(facts, measurements, steps, proofs, drawings)
+    beside = {name: (details or {}).get(name, Details()) for name in measurements}
+    drawn |= {
+        name: metric_drawing(*of, beside[name].windows)
+        for name, of in measurements.items()
+        if name not in (drawings or {})
+    }
+    drawn |= drawings or {}
+    glyphs = {letter: shape for _, shared in drawn.values() for letter, shape in shared.items()}
     page = {
         "facts": _facts(facts),
         "run_id": facts.run_id,
         "families": found,
         "counts": {status: sum(family.counts[status] for family in found) for status in STATUSES},
         "statuses": STATUSES,
-        "plates": _plates(facts, measurements, steps, profile, proofs or {}, glyphs),
+        "plates": {name: drawn[name][0] for name in PLATE_NAMES if name in drawn},
         "proofs": held,
-        "sections": {family.slug: _sections(family, measurements, drawn, glyphs) for family in found},
+        "sections": {family.slug: _sections(family, measurements, drawn, beside) for family in found},
+        "battery": battery_shown([verdicts for _, _, verdicts in measurements.values()]) if measurements else ([], []),
+        "controls": CONTROLS,
         "metrics": metrics,
         "checks": checks,
         "config": dict(config or {}),
@@ -100,23 +117,37 @@ def summary(table: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _plates(
+def plates(
     facts: Facts,
     measurements: Measurements,
-    steps: pl.DataFrame | None,
-    profile: pl.DataFrame | None,
-    proofs: Proofs,
-    glyphs: dict[str, str],
-) -> dict[str, str]:
-    """The paper's figures of the metrics that were measured, and of the proofs, as SVG."""
+    steps: pl.DataFrame | None = None,
+    proofs: Proofs | None = None,
+    drawings: Mapping[str, Drawing] | None = None,
+    profile: pl.DataFrame | None = None,
+) -> dict[str, Drawing]:
+    """The paper's figures of the metrics that were measured, and of the proofs, by name.
+
+    Arguments are those of :func:`report`, and ``profile``, losses along steps where they were replayed. What
+    ``drawings`` has is taken from there.
+    """
     found = {name: (table, verdicts) for name, (_, table, verdicts) in measurements.items()}
-    lines = pl.concat([lines for _, _, lines in proofs.values()]) if proofs else None
     known = pl.DataFrame(schema={"step": pl.Int64}) if steps is None else steps
     data = Measured(facts.run_id, found, known, profile)
-    drawn = {name: draw(data) for name, draw in PLATES.items() if worth_drawing(name, data)}
+    can = {plate_name(name): draw for name, draw in PLATES.items() if worth_drawing(name, data)}
+    drawn = {name: (drawings or {}).get(name) or drawing(draw(data)) for name, draw in can.items()}
     if proofs:
-        drawn["proof_bounds"] = proof_bounds(facts.run_id, lines)
-    return {name: to_svg(plate, glyphs) for name, plate in drawn.items()}
+        lines = pl.concat([lines for _, _, lines in proofs.values()])
+        drawn[PROOF_BOUNDS] = (drawings or {}).get(PROOF_BOUNDS) or drawing(proof_bounds(facts.run_id, lines))
+    return drawn
+
+
+def plate_name(metric: str) -> str:
+    """What the paper's figure of a metric is kept as; the metric's own figure has the metric's name."""
+    return f"plate-{metric}"
+
+
+PROOF_BOUNDS = plate_name("proofs")
+PLATE_NAMES = (*map(plate_name, PLATES), PROOF_BOUNDS)
 
 
 def _proofs(proofs: Proofs) -> list[dict[str, Any]]:
@@ -128,31 +159,21 @@ def _proofs(proofs: Proofs) -> list[dict[str, Any]]:
     return sorted(found, key=lambda each: STATUSES.index(each["finding"]["status"]))
 
 
-def drawing(metric: Metric, table: pl.DataFrame, verdicts: pl.DataFrame) -> Drawing:
+def metric_drawing(
+    metric: Metric, table: pl.DataFrame, verdicts: pl.DataFrame, windows: pl.DataFrame | None = None
+) -> Drawing:
     """The figure of a metric as the page shows it; empty where nothing was measured."""
-    glyphs: dict[str, str] = {}
-    if not drawable(table):
-        return "", glyphs
-    return to_svg(figure(metric, table, verdicts, titled=False), glyphs), glyphs
+    return drawing(figure(metric, table, verdicts, windows, titled=False)) if drawable(table) else ("", {})
 
 
 def _sections(
-    family: Family, measurements: Measurements, drawn: Mapping[str, str], glyphs: dict[str, str]
+    family: Family, measurements: Measurements, drawn: Mapping[str, Drawing], details: Mapping[str, Details]
 ) -> list[dict[str, Any]]:
     names = dict.fromkeys([*(group.metric for group in family.groups), *family.descriptive])
-    in_order = [name for name in measurements if name in names]
-    found = []
-    for name in in_order:
-        if (svg := drawn.get(name)) is None:
-            svg, shared = drawing(*measurements[name])
-            glyphs |= shared
-        found.append(_section(*measurements[name], svg))
-    return found
+    return [_section(*measurements[name], drawn[name][0], details[name]) for name in measurements if name in names]
 
 
-def _section(metric: Metric, table: pl.DataFrame, verdicts: pl.DataFrame, svg: str) -> dict[str, Any]:
-    rows = summary(table)
-    blocks = rows.filter(pl.col("block").cast(pl.String) != MODEL)
+def _section(metric: Metric, table: pl.DataFrame, verdicts: pl.DataFrame, svg: str, details: Details) -> dict[str, Any]:
     judged = verdicts.filter(pl.col("rule") != "none").to_dicts()
     statuses = [row["status"] for row in judged if row["pairing"] != "unpaired" and not is_control(row)]
     claims = [(claim, [row for row in judged if row["claim"] == claim.name]) for claim in metric.claims]
@@ -164,9 +185,12 @@ def _section(metric: Metric, table: pl.DataFrame, verdicts: pl.DataFrame, svg: s
         "svg": svg,
         "claims": [_claim(claim, of) for claim, of in claims if of],
         "columns": _SUMMARY,
-        "summary": rows.filter(pl.col("block").cast(pl.String) == MODEL).rows(named=True),
-        "blocks": blocks.head(_BLOCKS_MOST).rows(named=True),
-        "blocks_left_out": max(0, len(blocks) - _BLOCKS_MOST),
+        "summary": summary(table.filter(pl.col("block").cast(pl.String) == MODEL)).rows(named=True),
+        "windows": windows_shown(metric, details),
+        "tensors": tensors_shown(metric, details),
+        "judged": tensors_judged(details),
+        "counted": tensors_counted(details.blocks.to_dicts() if details.blocks is not None else ()),
+        "fold": details.blocks is not None and len(details.blocks) > UNFOLDED_MOST,
     }
 
 

@@ -1,8 +1,9 @@
-"""A figure as a file: PNG for the UI, SVG that is small, follows the page's ink and shares its letters with others."""
+"""A figure as a file: PNG, and SVG that is small, follows the page's ink and shares its letters with others."""
 
 import io
 import re
 
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from analysis.drawing import INK, RULE, VALUE
@@ -13,13 +14,6 @@ def to_png(fig: Figure, dpi: int = 150) -> bytes:
     out = io.BytesIO()
     fig.savefig(out, format="png", dpi=dpi, pil_kwargs={"compress_level": 6})
     return out.getvalue()
-
-
-def png_and_svg(fig: Figure, dpi: int, glyphs: dict[str, str]) -> tuple[bytes, str]:
-    """Both files of one figure; its layout, which takes as long as drawing it, is computed once."""
-    png = to_png(fig, dpi)
-    fig.set_layout_engine("none")
-    return png, to_svg(fig, glyphs)
 
 
 def to_svg(fig: Figure, glyphs: dict[str, str] | None = None) -> str:
@@ -33,9 +27,7 @@ def to_svg(fig: Figure, glyphs: dict[str, str] | None = None) -> str:
         glyphs: shared by all figures of a page: drawings of letters are put there, by id, and left out of the figure;
             the page shows them once, see :func:`glyph_sheet`.
     """
-    out = io.StringIO()
-    fig.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    text = out.getvalue()
+    text = _drawn(fig)
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
     text = _dots(text)
@@ -49,10 +41,41 @@ def to_svg(fig: Figure, glyphs: dict[str, str] | None = None) -> str:
     return text.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
 
 
+Drawing = tuple[str, dict[str, str]]
+"""An SVG, and the letters it shares with others; empty where there is nothing to show."""
+
+
+def drawing(fig: Figure) -> Drawing:
+    """A figure as it can be kept for pages that show it alone or among others."""
+    glyphs: dict[str, str] = {}
+    return to_svg(fig, glyphs), glyphs
+
+
+def standalone(drawn: Drawing) -> str:
+    """A kept figure as an SVG file of its own, on white."""
+    svg, glyphs = drawn
+    used = dict.fromkeys(re.findall(r'href="#([^"]+)"', svg))
+    letters = "".join(glyphs[name] for name in used if name in glyphs)
+    head, body = svg.split(">", 1)
+    return f'{head} style="background:white"><defs>{letters}</defs>{body}'
+
+
 def glyph_sheet(glyphs: dict[str, str]) -> str:
     """The letters that the figures of a page share, as an element that shows nothing itself."""
     hidden = 'width="0" height="0" style="position:absolute" aria-hidden="true"'
     return f"<svg {hidden}><defs>{''.join(glyphs.values())}</defs></svg>"
+
+
+def _drawn(fig: Figure) -> str:
+    """What the library writes. Its ``savefig`` would draw everything twice, the first time for nothing."""
+    out, dpi, patch = io.StringIO(), fig.dpi, fig.patch.get_visible()
+    fig.patch.set_visible(False)
+    try:
+        FigureCanvasSVG(fig).print_svg(out, metadata={"Date": None})  # type: ignore[no-untyped-call]
+    finally:
+        fig.dpi = dpi
+        fig.patch.set_visible(patch)
+    return out.getvalue()
 
 
 _GLYPH = re.compile(r'<path id="([A-Za-z]\w*-[0-9a-f]+)" (d="[^"]*" transform="scale\([\d.]+\)")/>')

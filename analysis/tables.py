@@ -18,6 +18,7 @@ from tracer.store.manifest import Manifest
 
 PAIRINGS = ("previous", "next", "reference", "unpaired")
 REPLAYED = "lemmata.digest"  # in a replay's Parquet metadata: digest of the trace it was made of
+ACROSS = "_comparison"  # directory of tables about all runs
 REFERENCE = "reference:"  # "reference:last" is a pairing of the kind "reference"
 
 
@@ -103,6 +104,13 @@ class TableStore:
     def __init__(self, root: str | os.PathLike[str], run_id: str) -> None:
         self.run_id = check_run_id(run_id)
         self.directory = Path(root) / self.run_id
+
+    @classmethod
+    def across(cls, root: str | os.PathLike[str]) -> Self:
+        """Tables about all runs together, in a directory whose name no run can have."""
+        made = cls(root, "all")
+        made.run_id, made.directory = "", Path(root) / ACROSS
+        return made
 
     def path(self, name: str) -> Path:
         """File of the table ``name``, for instance ``"geometry"`` or ``"metrics/convexity_gap"``."""

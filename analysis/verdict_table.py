@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import polars as pl
 
-from analysis.columns import AT_REFERENCE, COLUMNS, REPLAY
+from analysis.columns import AT_REFERENCE, COLUMNS, NO_LOOK_AHEAD, NO_LOSS, REPLAY
 from analysis.metric import Bias, Claim, Metric, claim_columns
 from analysis.tables import MODEL, REFERENCE, Tables, pairing_kind
 from analysis.verdict import RULE_NAMES, Evidence, judge
@@ -40,6 +40,7 @@ _POINTS = {
     "reference": "reference point, minibatch z_t",
     "unpaired": "previous point x_{t-1}, minibatch z_{t-1}",
 }
+_OF_LOOK_AHEAD = {"loss_x", "gx_d", "gx_gx", "gx_gy", "dg_d", "dg_dg", "dg_norms"}  # of a pair with the next point
 _UNPAIRED = "different minibatches; see R6 (differences of gradients of two minibatches measure noise, not the loss)"
 _IN_SAMPLE = (
     "in-sample: the step was made from this minibatch, so that the pair says nothing of the population loss "
@@ -210,6 +211,10 @@ def _absence(name: str, tables: Tables, pairing: str = "") -> str:
         return _replayable(COLUMNS[name].meaning, f"needs a replay there: run `lemmata replay RUN {options}`", tables)
     if name in REPLAY:
         return _replayable(COLUMNS[name].meaning, COLUMNS[name].absent, tables)
+    if pairing == "next" and name in ("loss_x", "loss_y") and not _has_losses(tables):
+        return f"{COLUMNS[name].meaning}; {NO_LOSS}"
+    if pairing == "next" and name in _OF_LOOK_AHEAD:
+        return f"{COLUMNS[name].meaning}; {NO_LOOK_AHEAD}"
     known = {*COLUMNS, *tables.steps.collect_schema()}
     if name not in known:
         return f"this run's tables have no such column; there are {', '.join(sorted(known))}"
@@ -224,6 +229,12 @@ def _replayable(meaning: str, absent: str, tables: Tables) -> str:
     if tables.facts.has_batches is False:
         said += ", which needs the minibatches: this run was recorded without them (record_batches=True)"
     return said
+
+
+def _has_losses(tables: Tables) -> bool:
+    if "loss" not in tables.steps.collect_schema():
+        return False
+    return bool(tables.steps.select(pl.col("loss").is_not_null().any()).collect().item())
 
 
 def _caveat(claim: Claim, rows: pl.DataFrame) -> str:

@@ -3,7 +3,7 @@
 Each body is a call into ``analysis`` and what its page shows. No asset reads HDF5 but the first two.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -26,20 +26,24 @@ import analysis.path
 import analysis.plates
 import analysis.products
 import analysis.proof_plate
+import analysis.prove
+import analysis.reduce
 import analysis.references
 import analysis.replay_plates
 import analysis.report
+import analysis.spread
+import analysis.verdict
+import tracer.store.layout
 from analysis.checks import trace_checks
-from analysis.figures import drawable, figure
 from analysis.measure import measure
 from analysis.metric import Metric
 from analysis.proofs import proofs as all_proofs
 from analysis.replay_columns import depends_on_replay
-from analysis.svg import png_and_svg
+from analysis.report import PROOF_BOUNDS, metric_drawing
 from analysis.tables import TableStore
-from pipeline import checks, pages, proof_asset
+from pipeline import checks, lineage, pages, proof_asset
+from pipeline.executors import sharers
 from pipeline.instance import PARTITIONS
-from pipeline.metric_plates import plates
 from pipeline.results import (
     content,
     current_verdicts,
@@ -48,6 +52,7 @@ from pipeline.results import (
     read_config,
     read_drawings,
     write_config,
+    write_details,
     write_drawing,
 )
 from tracer.errors import FormatError
@@ -104,7 +109,7 @@ def read_whole(path: Path) -> Trace:
 
 @dg.asset(
     partitions_def=RUNS,
-    group_name="recording",
+    **lineage.explained("trace", lineage.of_trace(), tracer.store.layout),
     code_version=f"format {VERSION}",
     kinds={"hdf5"},
     check_specs=[checks.spec("trace", checks.SOUND_FILES, "Every byte of the run matches its hash.", blocking=True)],
@@ -123,7 +128,7 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
 @dg.asset(
     deps=[trace],
     partitions_def=RUNS,
-    group_name="recording",
+    **lineage.explained("geometry", lineage.of_geometry(), analysis.geometry),
     code_version=pages.source_version(
         analysis.dynamics,
         analysis.dynamics_kernel,
@@ -135,9 +140,11 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
         analysis.passes,
         analysis.path,
         analysis.products,
+        analysis.reduce,
         analysis.references,
+        analysis.spread,
     ),
-    kinds={"parquet"},
+    kinds={"parquet", "numba"},
     automation_condition=WHEN_INPUTS_CHANGE,
     check_specs=checks.identity_specs(),
 )
@@ -146,8 +153,8 @@ def geometry(context: dg.AssetExecutionContext) -> Result:
     recorded = Trace(home.runs_root() / context.partition_key)
     into = store(context.partition_key)
     into.directory.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".parts-", dir=into.directory) as parts:
-        tables = analysis.geometry.geometry(recorded, parts=Path(parts))
+    with TemporaryDirectory(prefix=".parts-", dir=into.directory) as parts, sharers(recorded.bytes) as others:
+        tables = analysis.geometry.geometry(recorded, parts=Path(parts), workers=others)
         for name in ("geometry", "path", "steps"):
             into.write(name, getattr(tables, name))
     into.write_facts(tables.facts)
@@ -173,19 +180,18 @@ def group(metric: Metric) -> str:
     return GROUPS.get(metric.family, "your_own")
 
 
-def metric_asset(metric: Metric, metrics: Mapping[str, Metric]) -> dg.AssetsDefinition:
-    """The asset of one metric; name, page, checks and version all come from its record.
-
-    ``metrics`` are all there are: a plate may draw several.
-    """
+def metric_asset(metric: Metric, source: Path | None = None) -> dg.AssetsDefinition:
+    """The asset of one metric, defined in the file ``source``; name, page, checks and version come from its record."""
 
     @dg.asset(
         name=metric.name,
         deps=[geometry, *([REPLAYS] if depends_on_replay(metric.all_columns, metric.pairings) else [])],
         partitions_def=RUNS,
         group_name=group(metric),
-        description=pages.describe(metric),
-        metadata={"formula": pages.formula(metric), "paper": metric.paper or "none named", "unit": str(metric.units)},
+        description=lineage.describe(metric),
+        owners=lineage.OWNERS if metric.family in GROUPS else lineage.YOURS,
+        tags=lineage.tags(metric),
+        metadata=lineage.about(metric, source),
         code_version=metric.fingerprint,
         kinds={"polars"},
         automation_condition=WHEN_INPUTS_CHANGE,
@@ -196,15 +202,14 @@ def metric_asset(metric: Metric, metrics: Mapping[str, Metric]) -> dg.AssetsDefi
         tables = into.tables()
         found = measure(metric, tables)
         path = into.write(f"metrics/{metric.name}", found.table)
-        glyphs: dict[str, str] = {}
-        plot, svg = None, ""
-        if drawable(found.table):  # half of the metrics of a run without all probes have nothing to show
-            plot, svg = png_and_svg(figure(metric, found.table, found.verdicts, titled=False), pages.DPI, glyphs)
-        write_drawing(into, metric.name, (svg, glyphs))
+        kept = write_details(into, metric.name, found)
+        plot = metric_drawing(metric, found.table, found.verdicts, found.windows if kept else None)
+        write_drawing(into, metric.name, plot)
+        verdicts = found.verdicts_with_blocks if kept else found.verdicts
         of = content(into, metric.all_columns, metric.pairings)
-        into.write(f"verdicts/{metric.name}", found.verdicts.with_columns(digest=pl.lit(of)))
+        into.write(f"verdicts/{metric.name}", verdicts.with_columns(digest=pl.lit(of)))
         return dg.MaterializeResult(
-            metadata=pages.of_metric(metric, found, path, plot, plates(metric, metrics, tables) if plot else {}),
+            metadata=pages.of_metric(metric, found, path, plot, kept),
             check_results=checks.claims(metric, found.verdicts),
         )
 
@@ -214,7 +219,7 @@ def metric_asset(metric: Metric, metrics: Mapping[str, Metric]) -> dg.AssetsDefi
 @dg.asset(
     deps=[geometry, REPLAYS],
     partitions_def=RUNS,
-    group_name="proofs",
+    **lineage.explained("proofs", lineage.of_proofs(), analysis.prove),
     code_version=pages.version_of("".join(proof.fingerprint for proof in ALL_PROOFS.values())),
     kinds={"polars"},
     automation_condition=WHEN_INPUTS_CHANGE,
@@ -230,23 +235,6 @@ def proofs(context: dg.AssetExecutionContext) -> Result:
     )
 
 
-def broken_asset(name: str, error: str) -> dg.AssetsDefinition:
-    """A metric file that could not be read: it stands in the graph, and running it says why."""
-
-    @dg.asset(
-        name=name,
-        deps=[geometry],
-        partitions_def=RUNS,
-        group_name="your_own",
-        description=f"This metric's file could not be loaded:\n\n```\n{error}\n```",
-        code_version=pages.version_of(error),
-    )
-    def broken(context: dg.AssetExecutionContext) -> None:
-        raise dg.Failure(error)
-
-    return broken
-
-
 def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.AssetsDefinition]:
     """The assets that gather what the metrics found: ``verdicts`` and ``report``."""
     fingerprints = "".join(f"{name}={metric.fingerprint};" for name, metric in sorted(metrics.items()))
@@ -254,7 +242,7 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
     @dg.asset(
         deps=[geometry, *sorted(metrics)],
         partitions_def=RUNS,
-        group_name="results",
+        **lineage.explained("verdicts", lineage.of_verdicts(), analysis.verdict),
         code_version=pages.version_of(fingerprints),
         kinds={"polars"},
         automation_condition=WHEN_INPUTS_CHANGE,
@@ -264,12 +252,12 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
         into = store(context.partition_key)
         table = current_verdicts(into, metrics)
         path = into.write("verdicts", table)
-        return dg.MaterializeResult(metadata=pages.of_verdicts(table, path))
+        return dg.MaterializeResult(metadata=pages.of_verdicts(table, path, metrics))
 
     @dg.asset(
         deps=[verdicts, proofs],
         partitions_def=RUNS,
-        group_name="results",
+        **lineage.explained("report", None, analysis.report),
         code_version=pages.source_version(
             analysis.report,
             analysis.grouped,
@@ -287,18 +275,21 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
         into = store(context.partition_key)
         tables = into.tables()
         found, checked = measurements(into, metrics), trace_checks(tables)
+        steps, proven = tables.steps.collect(), proof_results(into, ALL_PROOFS)
+        kept = read_drawings(into, [*found, PROOF_BOUNDS])
+        profile = None if tables.replayed is None else tables.replayed.profile().collect()
+        plates = analysis.report.plates(tables.facts, found, steps, proven, kept, profile)
         html = analysis.report.report(
             tables.facts,
             found,
             checked,
             read_config(into),
             broken,
-            steps=tables.steps.collect(),
-            proofs=proof_results(into, ALL_PROOFS),
-            drawings=read_drawings(into, found),
-            profile=None if tables.replayed is None else tables.replayed.profile().collect(),
+            steps=steps,
+            proofs=proven,
+            drawings=kept | plates,
         )
         path = into.write_text("report.html", html)
-        return dg.MaterializeResult(metadata=pages.of_report(path))
+        return dg.MaterializeResult(metadata=pages.of_report(path, plates))
 
     return [verdicts, report]

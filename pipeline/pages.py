@@ -10,17 +10,16 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
-from matplotlib.figure import Figure
 
-from analysis.figures import to_png
 from analysis.measure import Measurement
 from analysis.metric import Metric
+from analysis.svg import Drawing, standalone
 from analysis.tables import MODEL, TableStore
+from pipeline import lineage
 from pipeline.checks import judged_rows, sentence
 from tracer.store import Trace
 
 Page = Mapping[str, Any]
-DPI = 80  # of plots: a page is stored with every computation of it
 SHOWN_ROWS = 10  # of a value table; the file has all
 VERDICT_COLUMNS = ("claim", "status", "pairing", "estimate", "lower", "upper", "pairs")
 COUNTED = {"HOLDS": "holds", "FAILS": "fails", "INCONCLUSIVE": "inconclusive", "NOT APPLICABLE": "not applicable"}
@@ -41,14 +40,6 @@ def formula(metric: Metric) -> dg.MetadataValue[Any]:
     return dg.MetadataValue.md(f"```\n{metric.formula}\n```")
 
 
-def describe(metric: Metric) -> str:
-    """Description of a metric's asset in Markdown: formula, source, unit, claims and what they do not say."""
-    parts = [metric.title, f"```\n{metric.formula}\n```", f"Unit: {metric.units}."]
-    parts += [metric.paper] * bool(metric.paper)
-    parts += [f"**Claim: {claim.name}.** {claim.says} {claim.caveat}".strip() for claim in metric.claims]
-    return "\n\n".join([*parts, *metric.caveats])
-
-
 def of_trace(trace: Trace) -> Page:
     """Page of a recorded run."""
     page = {
@@ -57,6 +48,7 @@ def of_trace(trace: Trace) -> Page:
         "parameters": trace.parameters,
         "status": trace.status,
         "damage": "none",
+        "dagster/row_count": trace.step_count,
         "streams": ", ".join(trace.streams),
         "optimizer": str(trace.manifest.optimizer.get("class", "")),
         "size": trace.bytes,
@@ -77,27 +69,28 @@ def of_geometry(store: TableStore) -> Page:
         "blocks": len(store.facts().blocks),
         "dagster/row_count": everything.select(pl.len()).collect().item(),
         "values": values(rows),
+        **lineage.columns_of_geometry(),
         "path": dg.MetadataValue.path(store.path("geometry")),
     }
 
 
-def image(name: str, drawn: Figure) -> dg.MetadataValue[Any]:
-    """A figure on a page."""
-    return shown(name, to_png(drawn, dpi=DPI))
+def image(name: str, drawn: Drawing) -> dg.MetadataValue[Any]:
+    """A figure on a page; a page is stored with every computation of it, and a line drawing is small."""
+    text = base64.b64encode(standalone(drawn).encode()).decode()
+    return dg.MetadataValue.md(f"![{name}](data:image/svg+xml;base64,{text})")
 
 
-def shown(name: str, png: bytes) -> dg.MetadataValue[Any]:
-    """A picture on a page."""
-    return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
+def of_metric(
+    metric: Metric, found: Measurement, path: Path, plot: Drawing, details: Mapping[str, tuple[Path, int]]
+) -> Page:
+    """Page of a metric: what was claimed, what came out, the plot if there is one, and where the numbers are.
 
-
-def of_metric(metric: Metric, found: Measurement, path: Path, plot: bytes | None, plates: Mapping[str, Figure]) -> Page:
-    """Page of a metric: what was claimed, what came out, the plots if there are any, and where the numbers are."""
+    ``details``: path and rows of its tables of windows and of blocks.
+    """
     judged = judged_rows(metric, found.verdicts)
     estimates = judged["estimate"].drop_nulls()
     return {
-        **({"plot": shown(metric.name, plot)} if plot is not None else {}),
-        **{_plate_label(metric, name): image(f"{name}, the plate", plate) for name, plate in plates.items()},
+        **({"plot": image(metric.name, plot)} if plot[0] else {}),
         **{f"{row['claim']} ({row['pairing']})": sentence(row) for row in judged.to_dicts()},
         "verdicts": verdict_records(found.verdicts, VERDICT_COLUMNS),
         "formula": formula(metric),
@@ -106,23 +99,29 @@ def of_metric(metric: Metric, found: Measurement, path: Path, plot: bytes | None
         **({"estimate": estimates[0]} if len(estimates) else {}),  # a number: the UI plots it over time
         "values": values(found.table.filter(pl.col("block") == MODEL)),
         "dagster/row_count": len(found.table),
+        **lineage.columns_of_metric(metric),
+        "path": dg.MetadataValue.path(path),
+        **{f"{name}, rows": rows for name, (_, rows) in details.items()},
+        **{f"{name}, path": dg.MetadataValue.path(of) for name, (of, _) in details.items()},
+    }
+
+
+def of_verdicts(table: pl.DataFrame, path: Path, metrics: Mapping[str, Metric]) -> Page:
+    """Page of all verdicts of a run."""
+    shown = verdict_records(table, ("metric", *VERDICT_COLUMNS))
+    return {
+        "verdicts": shown,
+        **counts(table),
+        "dagster/row_count": len(table),
+        **lineage.columns_of_verdicts(metrics),
         "path": dg.MetadataValue.path(path),
     }
 
 
-def _plate_label(metric: Metric, name: str) -> str:
-    return "plate" if name == metric.name else f"plate: {name.replace('_', ' ')}"
-
-
-def of_verdicts(table: pl.DataFrame, path: Path) -> Page:
-    """Page of all verdicts of a run."""
-    shown = verdict_records(table, ("metric", *VERDICT_COLUMNS))
-    return {"verdicts": shown, **counts(table), "path": dg.MetadataValue.path(path)}
-
-
-def of_report(path: Path) -> Page:
-    """Page of a run's report."""
+def of_report(path: Path, plates: Mapping[str, Drawing]) -> Page:
+    """Page of a run's report, with the paper's figures of the run."""
     return {
+        **{name: image(name, drawn) for name, drawn in plates.items()},
         "report": dg.MetadataValue.url(path.as_uri()),
         "path": dg.MetadataValue.path(path),
         "size": path.stat().st_size,
@@ -143,6 +142,11 @@ def values(table: pl.DataFrame) -> dg.TableMetadataValue:
     """The last rows of a table of the whole model; the file has all."""
     columns = [name for name in table.columns if name != "block"]
     return _records(table.tail(SHOWN_ROWS).to_dicts(), columns)
+
+
+def table(rows: pl.DataFrame) -> dg.TableMetadataValue:
+    """A small table as a whole."""
+    return _records(rows.to_dicts(), rows.columns)
 
 
 def _records(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> dg.TableMetadataValue:

@@ -10,9 +10,11 @@ import polars as pl
 from analysis.proof import Proof
 from analysis.proof_plate import proof_bounds
 from analysis.prove import Outcome, evaluate_all
+from analysis.report import PROOF_BOUNDS
+from analysis.svg import drawing
 from analysis.tables import TableStore
 from pipeline import checks, pages
-from pipeline.results import PROOFS_READ, content
+from pipeline.results import PROOFS_READ, content, write_drawing
 
 REFERENCE = "last"  # the point that stands for the minimiser
 FINDING_SCHEMA = pl.Schema(
@@ -61,9 +63,11 @@ def check_results(outcomes: Mapping[str, Outcome]) -> list[dg.AssetCheckResult]:
 
 
 def page(store: TableStore, proofs: Mapping[str, Proof], outcomes: Mapping[str, Outcome], lines: pl.DataFrame) -> Any:
-    """The page: bounds beside what was observed, and each proof line by line."""
+    """The page: bounds beside what was observed, and each proof line by line. The figure is kept for the report."""
+    drawn = drawing(proof_bounds(store.run_id, lines))
+    write_drawing(store, PROOF_BOUNDS, drawn)
     return {
-        "bounds": pages.image("proofs", proof_bounds(store.run_id, lines)),
+        "bounds": pages.image("proofs", drawn),
         **{name: dg.MetadataValue.md(markdown(proofs[name], outcome)) for name, outcome in outcomes.items()},
         "dagster/row_count": len(lines),
         "path": dg.MetadataValue.path(store.path("proofs")),

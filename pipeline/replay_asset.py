@@ -15,7 +15,7 @@ import analysis.replay_columns
 import analysis.replayed
 from analysis.replayed import Replayed
 from analysis.tables import TableStore
-from pipeline import checks, pages
+from pipeline import checks, lineage, pages
 from pipeline.assets import REPLAYS, RUNS, WHEN_INPUTS_CHANGE, Result, geometry, store
 from tracer.errors import FormatError
 
@@ -35,17 +35,14 @@ _COLUMNS = ("table", "rows", "complete", "written", "settings")
     name=REPLAYS,
     deps=[geometry],
     partitions_def=RUNS,
-    group_name="replay",
+    **lineage.explained(REPLAYS, lineage.of_replays(), analysis.replayed),
     code_version=CODE,
     kinds={"parquet"},
     automation_condition=WHEN_INPUTS_CHANGE,
     check_specs=[checks.spec(REPLAYS, name, says) for name, says in _SPECS.items()],
 )
 def replays(context: dg.AssetExecutionContext) -> Result:
-    """What was asked of this run's minibatches after it ended; `lemmata replay` asks, this only shows.
-
-    Its data version is the content of what was found: after a replay, the metrics that read it are stale.
-    """
+    """Show what was replayed. Its data version is the content of that."""
     into = store(context.partition_key)
     try:
         found = Replayed(into.directory)

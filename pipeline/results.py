@@ -2,17 +2,22 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from analysis.details import Details
+from analysis.figures import drawable
+from analysis.measure import Measurement
 from analysis.metric import Metric
 from analysis.proof import Proof
 from analysis.replay_columns import depends_on_replay
-from analysis.report import Drawing
+from analysis.svg import Drawing
 from analysis.tables import TableStore
 from tracer.errors import FormatError
 
+DETAILS = ("windows", "blocks")
 PROOFS_READ = ("loss_y",), ("reference",)  # the loss at the point that stands for the minimiser: a replay finds it
 ProofResults = dict[str, tuple[Proof, dict[str, Any], pl.DataFrame]]  # name: proof, finding, lines
 Results = dict[str, tuple[Metric, pl.DataFrame, pl.DataFrame]]  # name: metric, values, verdicts
@@ -56,6 +61,30 @@ def measurements(store: TableStore, metrics: Mapping[str, Metric]) -> Results:
             if current.all():
                 found[name] = metric, store.scan(f"metrics/{name}").collect(), verdicts.drop("digest")
     return found
+
+
+def write_details(store: TableStore, name: str, found: Measurement) -> dict[str, tuple[Path, int]]:
+    """Keep what became of a metric in windows and of each tensor; path and rows of the tables that have any.
+
+    A metric of which nothing was measured has neither: its verdict says what is missing.
+    """
+    measured = drawable(found.table)
+    tables = dict(zip(DETAILS, (found.windows, found.blocks), strict=True)) if measured else {}
+    for of in DETAILS:
+        if of not in tables or tables[of].is_empty():
+            store.path(f"{of}/{name}").unlink(missing_ok=True)  # of an earlier recording or formula
+            tables.pop(of, None)
+    return {of: (store.write(f"{of}/{name}", table), len(table)) for of, table in tables.items()}
+
+
+def details(store: TableStore, names: Iterable[str]) -> dict[str, Details]:
+    """Windows and blocks of metrics that are up to date, as :func:`measurements` names them."""
+    return {
+        name: Details(
+            *(store.scan(f"{of}/{name}").collect() if store.exists(f"{of}/{name}") else None for of in DETAILS)
+        )
+        for name in names
+    }
 
 
 def proof_results(store: TableStore, proofs: Mapping[str, Proof]) -> ProofResults:

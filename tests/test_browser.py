@@ -76,7 +76,7 @@ def test_a_run_is_computed_by_clicking_and_shows_checks_and_plot(
 
             page.goto(f"{address}/assets/convexity_gap?view=partitions&partition=sgdm")
             page.get_by_text("[Show Markdown]").first.click()
-            image = page.locator("img[src^='data:image/png;base64']").first
+            image = page.locator("img[src^='data:image/svg+xml;base64']").first
             expect(image).to_be_visible()
             assert image.evaluate("picture => picture.naturalWidth") > 300
 

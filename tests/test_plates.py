@@ -118,3 +118,13 @@ def test_families_leave_out_what_is_never_judged_and_put_failures_first():
     (own,) = families({}, rows[:1])
     assert own.title == "Your own"
     assert np.isclose(sum(family.counts.values()), 2)
+
+
+@pytest.mark.parametrize("name", PLATES)
+def test_all_words_of_a_plate_are_inside_the_figure(data, name):
+    fig = PLATES[name](data)
+    fig.draw_without_rendering()
+    parts = [axes.get_tightbbox() for axes in fig.axes] + [text.get_window_extent() for text in fig.texts]
+    for part in parts:
+        assert fig.bbox.x0 <= part.x0 < part.x1 <= fig.bbox.x1
+        assert fig.bbox.y0 <= part.y0 < part.y1 <= fig.bbox.y1

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis.gallery import NEEDS, OF_REPLAYS, PAGES, PLATES, plates_of, worth_drawing
+from analysis.gallery import NEEDS, OF_REPLAYS, PLATES, worth_drawing
 from analysis.measure import measure_all
 from analysis.plates import Measured
 from analysis.registry import metrics
@@ -35,9 +35,9 @@ def bare(tmp_path_factory):
     return measured(replayed_run(tmp_path_factory.mktemp("bare"), "quadratic", 5, 0.3, None))
 
 
-def test_every_plate_stands_on_a_metrics_page_and_needs_metrics_that_are_there():
-    assert PLATES.keys() == PAGES.keys() == NEEDS.keys()
-    assert {*PAGES.values(), *(name for needed in NEEDS.values() for name in needed)} <= metrics().keys()
+def test_every_plate_draws_metrics_that_are_there():
+    assert PLATES.keys() == NEEDS.keys()
+    assert {name for needed in NEEDS.values() for name in needed} <= metrics().keys()
 
 
 def test_without_a_replay_none_is_drawn_and_what_is_missing_is_said(bare):
@@ -46,12 +46,12 @@ def test_without_a_replay_none_is_drawn_and_what_is_missing_is_said(bare):
         assert (
             "lemmata replay run --" in words(plate(bare)).replace("\n", " ") or name == "smoothness_against_sharpness"
         )
-    assert plates_of("sharpness", bare) == {}
 
 
 def test_with_a_replay_all_are_drawn(data):
     for name in OF_REPLAYS:
-        fig = plates_of(PAGES[name], data)[name]
+        assert worth_drawing(name, data)
+        fig = OF_REPLAYS[name](data)
         fig.draw_without_rendering()
         assert fig.axes[0].lines
 

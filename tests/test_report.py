@@ -4,6 +4,7 @@ import re
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from threading import Thread
+from xml.etree import ElementTree
 
 import numpy as np
 import polars as pl
@@ -11,13 +12,14 @@ import pytest
 
 from analysis.checks import CheckResult, trace_checks
 from analysis.columns import Units, gx_d
-from analysis.figures import figure, to_png, to_svg
+from analysis.figures import figure
 from analysis.measure import measure
 from analysis.metric import Claim, Metric
 from analysis.proofs import proofs
 from analysis.prove import evaluate_all
 from analysis.registry import metrics
 from analysis.report import report, summary
+from analysis.svg import drawing, standalone, to_png, to_svg
 from tests.problems import descend, logistic, quadratic, saddle
 from tests.tables_by_hand import geometry_tables, tables
 
@@ -191,6 +193,28 @@ def test_a_run_that_diverged_has_a_figure_that_counts_what_is_undefined(metric):
 def test_dollar_signs_in_a_title_are_no_formula():
     metric = Metric(name="mine", units=Units(loss=1), value=gx_d, title="cost in $ and $\\nonsense", formula="a $ b $")
     assert to_svg(drawn(metric, tables(descend(logistic(1), 0.3, 20)))).startswith("<svg")
+
+
+def test_a_figure_of_its_own_is_a_whole_picture_without_any_other_file():
+    alone = standalone(drawing(drawn(metrics()["convexity_gap"], tables(descend(logistic(1), 0.3, 20)))))
+    root = ElementTree.fromstring(alone)
+    named = {each.get("id") for each in root.iter()}
+    referred = {each.get("href").removeprefix("#") for each in root.iter() if each.get("href")}
+    assert referred
+    assert referred <= named
+    assert not re.search(r"https?://(?!www\.w3\.org)", alone)
+
+
+def test_no_words_of_a_panel_meet_another_panel():
+    fig = drawn(metrics()["loss_change"], tables(descend(logistic(1), 0.3, 60)))
+    fig.draw_without_rendering()
+    above, below = fig.axes
+    assert above.get_legend().get_window_extent().y0 > below.title.get_window_extent().y1
+    whole = fig.bbox
+    for axes in fig.axes:
+        found = axes.get_tightbbox()
+        assert whole.x0 <= found.x0 < found.x1 <= whole.x1
+        assert whole.y0 <= found.y0 < found.y1 <= whole.y1
 
 
 def test_figures_can_be_drawn_by_several_threads_at_once():
