@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from analysis.columns import REPLAY
 from analysis.rows import joined
 from analysis.tables import MODEL, Tables
 
@@ -82,8 +83,13 @@ def _grid(tables: Tables, part: pl.LazyFrame, pairing: str, needed: list[str]) -
     columns = [table.drop(_KEYS)]
     if in_path:
         columns.append(_from_path(tables, in_path, keys, width))
-    of_steps = [name for name in needed if name not in there and name not in in_path]
-    steps = keys.gather_every(width).with_columns(pairing=pl.lit(pairing, there["pairing"]))
+    # what was replayed may differ from tensor to tensor
+    in_replay = [name for name in needed if name in REPLAY and name not in there and name not in in_path]
+    keys = keys.with_columns(pairing=pl.lit(pairing, there["pairing"]))
+    if in_replay:
+        columns.append(joined(keys.lazy(), tables.path, tables, in_replay).select(in_replay).collect())
+    of_steps = [name for name in needed if name not in there and name not in (*in_path, *in_replay)]
+    steps = keys.gather_every(width)
     steps = joined(steps.lazy(), tables.path.select(_KEYS), tables, [*of_steps, "epoch"]).collect()
     if of_steps:
         columns.append(steps.select(of_steps)[np.repeat(np.arange(len(steps)), width)])

@@ -223,18 +223,18 @@ def _absence(name: str, tables: Tables, pairing: str = "") -> str:
     return "it is missing at every step"
 
 
+def _has_losses(tables: Tables) -> bool:
+    if "loss" not in tables.steps.collect_schema():
+        return False
+    return bool(tables.steps.select(pl.col("loss").is_not_null().any()).collect().item())
+
+
 def _replayable(meaning: str, absent: str, tables: Tables) -> str:
     """Why a replayed number is missing, and how to get it: a run without its minibatches has to be recorded again."""
     said = f"{meaning}; {absent.replace('RUN', tables.facts.run_id)}"
     if tables.facts.has_batches is False:
         said += ", which needs the minibatches: this run was recorded without them (record_batches=True)"
     return said
-
-
-def _has_losses(tables: Tables) -> bool:
-    if "loss" not in tables.steps.collect_schema():
-        return False
-    return bool(tables.steps.select(pl.col("loss").is_not_null().any()).collect().item())
 
 
 def _caveat(claim: Claim, rows: pl.DataFrame) -> str:

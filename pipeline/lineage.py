@@ -14,7 +14,7 @@ import dagster as dg
 import polars as pl
 
 from analysis.across import ANSWER_SCHEMA
-from analysis.columns import COLUMNS, REPLAY, Units
+from analysis.columns import COLUMNS, Units
 from analysis.metric import FAMILIES, Metric
 from analysis.prove import LINE_SCHEMA
 from analysis.verdict_table import VERDICT_SCHEMA
@@ -181,7 +181,7 @@ def columns_of_geometry() -> dict[str, Any]:
 
 
 def columns_of_metric(metric: Metric) -> dict[str, Any]:
-    """Which columns of the geometry each column of a metric's table is computed from: read from the formulas."""
+    """Columns of geometry and replays that each column of a metric's table is computed from, read from the formulas."""
     parts: dict[str, pl.Expr | None] = {"value": metric.value, "tolerance": metric.tolerance}
     parts |= {each.name: each.of for each in metric.series} | {each.name: each.value for each in metric.variants}
     found = {}
@@ -189,8 +189,11 @@ def columns_of_metric(metric: Metric) -> dict[str, Any]:
         roots = set() if part is None else set(part.meta.root_names())
         if "value" in roots:
             roots |= set(metric.columns)
-        read = sorted(r for r in roots if r in COLUMNS and COLUMNS[r].table in ("geometry", "path", "steps"))
-        found[name] = {"geometry": read, "replays": sorted(roots & set(REPLAY))}
+        read = {r: COLUMNS[r].table for r in sorted(roots) if r in COLUMNS}
+        found[name] = {
+            "geometry": [r for r, table in read.items() if table in ("geometry", "path", "steps")],
+            "replays": [r for r, table in read.items() if table == "replay"],
+        }
     return _lineage(found)
 
 

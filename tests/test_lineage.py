@@ -19,7 +19,7 @@ from pipeline.assets import GROUPS
 from pipeline.definitions import build
 from tracer.store.layout import record_schema
 
-METHOD = ["recorded", "geometry", *GROUPS.values(), "proofs", "verdicts", "report", "comparison"]
+METHOD = ["recorded", "geometry", "replay", *GROUPS.values(), "proofs", "verdicts", "report", "comparison"]
 OWN = Path(__file__).resolve().parents[1] / "examples" / "metrics"
 
 
@@ -101,6 +101,7 @@ def test_column_lineage_names_only_columns_that_are_there() -> None:
     known = {
         "trace": schema_names(lineage.of_trace()),
         "geometry": schema_names(lineage.of_geometry()),
+        "replays": schema_names(lineage.of_replays()),
         "verdicts": schema_names(lineage.of_verdicts()),
     }
     known |= {name: schema_names(lineage.of_metric(metric)) for name, metric in metrics().items()}
@@ -113,7 +114,8 @@ def test_column_lineage_names_only_columns_that_are_there() -> None:
         for column, deps in columns(page).items():
             assert column in known[asset]
             assert all(name in known[of] for of, name in deps)
-    assert all(name in known["geometry"] for name, column in COLUMNS.items() if column.table != "facts")
+    described = known["geometry"] | known["replays"]
+    assert all(name in described for name, column in COLUMNS.items() if column.table != "facts")
 
 
 @pytest.fixture
