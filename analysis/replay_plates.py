@@ -99,10 +99,7 @@ def frozen_reference(data: Measured) -> Figure:
 
 def loss_profiles(data: Measured) -> Figure:
     """Small multiples: the loss along single steps, its chord, and where it lies above."""
-    title = (
-        f"The loss along single steps, from x_{{t−1}} (s = 0) to x_t (s = 1), on z_t      run {data.run_id}\n"
-        "dots: replayed; dashed: the chord of the step; red: the loss lies above its chord by more than rounding"
-    )
+    title = f"Loss along steps, s = 0 to 1; dashed the chord, red: above it      run {data.run_id}"
     fig = canvas("plate-loss_profiles", title, (_WIDTH, 6.6))
     steps = chosen_steps(data)
     if not steps:
@@ -145,18 +142,15 @@ def _along(axes: Axes, data: Measured) -> None:
     sharp, critical = data.rows("sharpness", "previous"), data.rows("critical_sharpness", "previous")
     drawn = [defined(rows, "value")]
     if len(drawn[0][0]):
-        points(axes, *drawn[0], "local smoothness, each step", VALUE)
+        points(axes, *drawn[0], "smoothness, each step", VALUE)
         line(axes, *defined(rows, "exponential_mean"), "its exponential mean, 0.99", AVERAGE, width=1.9)
-    for of, column, label, colour, style in (
-        (sharp, "value", "sharpness of F", EXTREME, "-"),
-        (sharp, "of_minibatches", "sharpness of z_t", OTHER, "-"),
-        (critical, "value", "critical sharpness of F", "#5b6fd6", DASHED),
-    ):
-        found = defined(of, column) if column in of.columns else _NONE
+    for column, label, colour in (("value", "sharpness of F", EXTREME), ("of_minibatches", "sharpness of z_t", OTHER)):
+        found = defined(sharp, column) if column in sharp.columns else _NONE
         if len(found[0]):
-            line(axes, *found, label, colour, style, 1.1 if of is critical else 1.5)
+            line(axes, *found, label, colour, "-", 1.5)
             drawn.append(found)
-    if len(drawn) == 1 and not len(drawn[0][0]):
+    drawn.append(defined(critical, "value"))
+    if not any(len(step) for step, _ in drawn):
         nothing(axes, filled(data.why_not("sharpness", "previous")))
         return
     if "lr" in data.steps.columns:
@@ -164,7 +158,9 @@ def _along(axes: Axes, data: Measured) -> None:
         line(axes, *defined(rate, "limit"), "2 / lr", LIMIT, "--")
     limit = defined(sharp, "stability_limit") if "stability_limit" in sharp.columns else _NONE
     if len(limit[0]) and "lr" in data.steps.columns and not np.allclose(limit[1], _two_over_lr(data, limit[0])):
-        line(axes, *limit, "limit of stability with momentum", INK, "--", 1.2)
+        line(axes, *limit, "limit with momentum", INK, "--", 1.2)
+    if len(drawn[-1][0]):
+        line(axes, *drawn[-1], "critical sharpness of F", "#5b6fd6", DASHED, 1.1)
     values = np.concatenate([value for _, value in drawn])
     if len(values) and (values > 0).all():
         axes.set_yscale("log")
@@ -174,7 +170,7 @@ def _along(axes: Axes, data: Measured) -> None:
         scale(axes, values)
     dress(axes, "loss / distance²")
     steps_below(axes)
-    legend(axes, 5.4)
+    legend(axes, _HALF)
 
 
 _NONE: tuple[Steps, Floats] = (np.zeros(0, np.int64), np.zeros(0))

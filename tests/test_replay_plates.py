@@ -60,7 +60,7 @@ def test_smoothness_stands_beside_sharpness_and_two_over_lr(data):
     fig = OF_REPLAYS["smoothness_against_sharpness"](data)
     found = labels(fig)
     assert {"sharpness of F", "sharpness of z_t", "critical sharpness of F", "2 / lr", "a step"} <= set(found)
-    assert "limit of stability with momentum" not in found  # there is none
+    assert "limit with momentum" not in found  # there is none
     drawn = {line.get_label(): line for line in fig.axes[0].lines}
     np.testing.assert_allclose(drawn["2 / lr"].get_ydata(), 2 / 0.3)
 
