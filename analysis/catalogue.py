@@ -19,8 +19,8 @@ from analysis.blocks import LEVEL
 from analysis.checks import IDENTITIES
 from analysis.columns import COLUMNS
 from analysis.describe import describe, line, table
+from analysis.gallery import PLATES
 from analysis.metric import FAMILIES, Claim, Metric
-from analysis.plates import PLATES
 from analysis.proofs import proofs
 
 PAGE = Path("docs/metrics.md")

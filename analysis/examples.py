@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from analysis.figures import figure
+from analysis.gallery import PLATES, worth_drawing
 from analysis.geometry import geometry
 from analysis.measure import measure_all
 from analysis.metric import Metric
-from analysis.plates import NEEDS, PLATES, Measured
+from analysis.plates import Measured
 from analysis.proof_plate import proof_bounds
 from analysis.proofs import proofs
 from analysis.prove import evaluate_all
@@ -34,7 +35,7 @@ def draw(metrics: Mapping[str, Metric], run: Path, into: Path) -> None:
     drawn = {name: (each.table, each.verdicts) for name, each in found.items()}
     data = Measured(tables.facts.run_id, drawn, tables.steps.collect())
     for name, plate in PLATES.items():
-        if set(NEEDS[name]) <= drawn.keys():
+        if worth_drawing(name, data):
             _write(plate(data), into / f"plate-{name}.png")
     lines = pl.concat([outcome.table for outcome in evaluate_all(proofs().values(), tables).values()])
     _write(proof_bounds(tables.facts.run_id, lines), into / "plate-proofs.png")

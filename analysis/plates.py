@@ -57,11 +57,13 @@ class Measured:
         run_id: of the run.
         found: by metric name its table and its verdicts.
         steps: the run's step records.
+        profile: losses along steps as they were replayed, see :meth:`analysis.replayed.Replayed.profile`.
     """
 
     run_id: str
     found: Mapping[str, tuple[pl.DataFrame, pl.DataFrame]]
     steps: pl.DataFrame
+    profile: pl.DataFrame | None = None
 
     def rows(self, metric: str, pairing: str) -> pl.DataFrame:
         """The model's rows of one pairing in order of steps; none where the metric was not measured."""
@@ -103,7 +105,7 @@ def convexity_gap(data: Measured) -> Figure:
     values = []
     for axes, pairing, says in zip(panels, ("previous", "next"), (_FRESH, _IN_SAMPLE), strict=True):
         rows = data.rows("convexity_gap", pairing)
-        heading(axes, [says, *_wrapped(data.said("convexity_gap", pairing))])
+        heading(axes, [says, *wrapped(data.said("convexity_gap", pairing))])
         if _drawn(axes, data, "convexity_gap", pairing, rows):
             axes.axhline(0, color=INK, lw=1, ls=(0, (4, 3)))
             line(axes, *defined(rows, "running_mean"), "average so far", AVERAGE, width=1.9)
@@ -120,7 +122,7 @@ def smoothness(data: Measured) -> Figure:
     says = _FRESH, "UNPAIRED: x_t on z_t, x_{t−1} on z_{t−1}. Mostly noise"
     for axes, pairing, words in zip(panels, ("previous", "unpaired"), says, strict=True):
         rows = data.rows("smoothness", pairing)
-        heading(axes, [words, *_wrapped(data.said("smoothness", pairing) if pairing == "previous" else "never judged")])
+        heading(axes, [words, *wrapped(data.said("smoothness", pairing) if pairing == "previous" else "never judged")])
         if not _drawn(axes, data, "smoothness", pairing, rows):
             continue
         step, limit = defined(rows, "two_over_lr")
@@ -143,7 +145,7 @@ def update_correlation(data: Measured) -> Figure:
     title = "Update correlation  ⟨∇f(x_t, z_t), x_t − x_{t−1}⟩"
     fig, (left, right) = _beside(data, "update_correlation", title)
     rows = data.rows("update_correlation", "previous")
-    heading(left, [_FRESH, *_wrapped(data.said("update_correlation", "previous"))])
+    heading(left, [_FRESH, *wrapped(data.said("update_correlation", "previous"))])
     if _drawn(left, data, "update_correlation", "previous", rows):
         left.axhline(0, color=INK, lw=1, ls=(0, (4, 3)))
         line(left, *defined(rows, "running_mean"), "average so far", AVERAGE, width=1.9)
@@ -158,7 +160,7 @@ def update_correlation(data: Measured) -> Figure:
     heading(right, ["SUMS", "if convex, the loss change lies between the two others"])
     known = [(defined(sums, name), label, colour) for name, label, colour in triple if name in sums.columns]
     if not any(len(step) for (step, _), _, _ in known):
-        nothing(right, _filled(data.why_not("loss_change", "previous")))
+        nothing(right, filled(data.why_not("loss_change", "previous")))
     for (step, value), label, colour in known:
         if len(step):
             line(right, step, value, label, colour, width=1.8)
@@ -180,7 +182,7 @@ def random_scaling(data: Measured) -> Figure:
     _against(left, data, "loss_change", change, "cumulative", "cumulative_update_correlation", "Σ ⟨∇f(x), x − y⟩")
     names = "cumulative_loss_change", "cumulative_slope", "Σ ⟨∇f(x), (x − y)/s⟩"
     heading(
-        right, ["WITH it: an identity on average for s ~ Exp(1)", *_wrapped(data.said("random_scaling", "previous"))]
+        right, ["WITH it: an identity on average for s ~ Exp(1)", *wrapped(data.said("random_scaling", "previous"))]
     )
     _against(right, data, "random_scaling", scaled, *names)
     _finish((left, right), "loss", None)
@@ -204,7 +206,7 @@ def convexity_ratio(data: Measured) -> Figure:
     for axes in (epochs, so_far):
         for bound in (0, 1) if axes.lines else ():
             axes.axhline(bound, color=INK, lw=0.9, ls=(0, (4, 3)))
-        _within(axes, -3, 6)
+        within(axes, -3, 6)
         dress(axes, "ratio")
     scale(numerators, np.concatenate([part.get_ydata() for part in numerators.lines] or [np.zeros(0)]))
     zero(numerators)
@@ -243,7 +245,7 @@ def _drawn(axes: Axes, data: Measured, metric: str, pairing: str, rows: pl.DataF
     """Single values of one pairing; words where there are none."""
     step, value = defined(rows, "value")
     if not len(step):
-        nothing(axes, _filled(data.why_not(metric, pairing)))
+        nothing(axes, filled(data.why_not(metric, pairing)))
         return False
     points(axes, step, value, "each step")
     return True
@@ -253,7 +255,7 @@ def _against(
     axes: Axes, data: Measured, metric: str, rows: pl.DataFrame, change: str, estimate: str, label: str
 ) -> None:
     if estimate not in rows.columns or not len(defined(rows, estimate)[0]):
-        nothing(axes, _filled(data.why_not(metric, "previous")))
+        nothing(axes, filled(data.why_not(metric, "previous")))
         return
     line(axes, *defined(rows, change), "Σ f(x) − f(y), the loss change", INK, width=1.8)
     line(axes, *defined(rows, estimate), label, AVERAGE, width=1.8)
@@ -269,7 +271,7 @@ def _ratio_per_epoch(axes: Axes, data: Measured, names: Iterable[str], colours: 
             style: Style = DASHED if name in CONTROLS else "-"
             axes.plot(epoch, ratio, marker=".", ls=style, color=colours[name], lw=1.2, ms=5, label=name)
     if not drawn:
-        nothing(axes, _filled(_no_ratio(data)))
+        nothing(axes, filled(_no_ratio(data)))
 
 
 def _per_epoch(data: Measured, pairing: str) -> tuple[Steps, Floats]:
@@ -300,7 +302,7 @@ def _lines(
             line(axes, step, value, name, colours[name], DASHED if name in CONTROLS else "-", 1.5)
     if not drawn:
         missing = _no_ratio(data) if metric == "convexity_ratio" else "this run has no pairs with a reference point"
-        nothing(axes, _filled(missing))
+        nothing(axes, filled(missing))
 
 
 def _no_ratio(data: Measured) -> str:
@@ -312,7 +314,7 @@ def _no_ratio(data: Measured) -> str:
     )
 
 
-def _within(axes: Axes, low: float, high: float) -> None:
+def within(axes: Axes, low: float, high: float) -> None:
     """No more than the range in which a ratio means something; beyond it a denominator crosses zero."""
     now = axes.get_ylim()
     axes.set_ylim(max(low, now[0]), min(high, now[1]))
@@ -356,7 +358,7 @@ def _momentum(steps: pl.DataFrame) -> float:
     return float(known[0]) if len(known) == 1 else 0.0
 
 
-def _wrapped(text: str, width: int = 58) -> list[str]:
+def wrapped(text: str, width: int = 58) -> list[str]:
     """Claims with their statuses, as many to a line as fit; none is broken in two."""
     lines = [""]
     for said in text.split(SEPARATOR):
@@ -365,5 +367,6 @@ def _wrapped(text: str, width: int = 58) -> list[str]:
     return lines
 
 
-def _filled(text: str) -> str:
+def filled(text: str) -> str:
+    """Words that stand in place of a curve, over several lines."""
     return textwrap.fill(text, 52)

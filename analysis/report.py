@@ -22,10 +22,11 @@ from analysis.details import (
     windows_shown,
 )
 from analysis.figures import drawable, figure
+from analysis.gallery import PLATES, worth_drawing
 from analysis.grouped import STATUSES, Family, families, is_control, points
 from analysis.metric import Claim, Metric
 from analysis.page import environment
-from analysis.plates import NEEDS, PLATES, Measured
+from analysis.plates import Measured
 from analysis.proof import Proof
 from analysis.proof_plate import proof_bounds
 from analysis.svg import Drawing, drawing, glyph_sheet
@@ -122,15 +123,17 @@ def plates(
     steps: pl.DataFrame | None = None,
     proofs: Proofs | None = None,
     drawings: Mapping[str, Drawing] | None = None,
+    profile: pl.DataFrame | None = None,
 ) -> dict[str, Drawing]:
     """The paper's figures of the metrics that were measured, and of the proofs, by name.
 
-    Arguments are those of :func:`report`; what ``drawings`` has is taken from there.
+    Arguments are those of :func:`report`, and ``profile``, losses along steps where they were replayed. What
+    ``drawings`` has is taken from there.
     """
     found = {name: (table, verdicts) for name, (_, table, verdicts) in measurements.items()}
     known = pl.DataFrame(schema={"step": pl.Int64}) if steps is None else steps
-    data = Measured(facts.run_id, found, known)
-    can = {plate_name(name): draw for name, draw in PLATES.items() if set(NEEDS[name]) <= found.keys()}
+    data = Measured(facts.run_id, found, known, profile)
+    can = {plate_name(name): draw for name, draw in PLATES.items() if worth_drawing(name, data)}
     drawn = {name: (drawings or {}).get(name) or drawing(draw(data)) for name, draw in can.items()}
     if proofs:
         lines = pl.concat([lines for _, _, lines in proofs.values()])

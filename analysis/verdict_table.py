@@ -206,12 +206,15 @@ def _absence(name: str, tables: Tables, pairing: str = "") -> str:
         return _replayable(
             COLUMNS[name].meaning, "the minibatches were not evaluated at the reference point; " + why, tables
         )
+    if name in REPLAY and pairing.startswith(REFERENCE):
+        options = f"--references {pairing.removeprefix(REFERENCE)} --gradients"
+        return _replayable(COLUMNS[name].meaning, f"needs a replay there: run `lemmata replay RUN {options}`", tables)
+    if name in REPLAY:
+        return _replayable(COLUMNS[name].meaning, COLUMNS[name].absent, tables)
     if pairing == "next" and name in ("loss_x", "loss_y") and not _has_losses(tables):
         return f"{COLUMNS[name].meaning}; {NO_LOSS}"
     if pairing == "next" and name in _OF_LOOK_AHEAD:
         return f"{COLUMNS[name].meaning}; {NO_LOOK_AHEAD}"
-    if name in REPLAY:
-        return _replayable(COLUMNS[name].meaning, COLUMNS[name].absent, tables)
     known = {*COLUMNS, *tables.steps.collect_schema()}
     if name not in known:
         return f"this run's tables have no such column; there are {', '.join(sorted(known))}"

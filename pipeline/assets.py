@@ -15,6 +15,7 @@ import analysis.details
 import analysis.dynamics
 import analysis.dynamics_kernel
 import analysis.figures
+import analysis.gallery
 import analysis.geometry
 import analysis.grouped
 import analysis.kernel
@@ -29,6 +30,7 @@ import analysis.proof_plate
 import analysis.prove
 import analysis.reduce
 import analysis.references
+import analysis.replay_plates
 import analysis.report
 import analysis.spread
 import analysis.verdict
@@ -264,7 +266,9 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
             analysis.details,
             analysis.grouped,
             analysis.figures,
+            analysis.gallery,
             analysis.plates,
+            analysis.replay_plates,
             analysis.proof_plate,
         ),
         kinds={"html"},
@@ -277,7 +281,8 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
         found, checked = measurements(into, metrics), trace_checks(tables)
         steps, proven = tables.steps.collect(), proof_results(into, ALL_PROOFS)
         kept = read_drawings(into, [*found, PROOF_BOUNDS])
-        plates = analysis.report.plates(tables.facts, found, steps, proven, kept)
+        profile = None if tables.replayed is None else tables.replayed.profile().collect()
+        plates = analysis.report.plates(tables.facts, found, steps, proven, kept, profile)
         html = analysis.report.report(
             tables.facts,
             found,

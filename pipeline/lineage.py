@@ -1,6 +1,6 @@
 """What the lineage page says of an asset before anything is computed: owner, tags, method, columns, source file.
 
-Groups follow the method: recorded → geometry → a group per family of metrics → proofs → verdicts → report, and
+Groups follow the method: recorded → geometry, replay → a group per family of metrics → proofs → verdicts → report, and
 comparison across runs.
 """
 
@@ -41,9 +41,9 @@ METHOD = {
     "`gx_d` is ⟨∇f(x), d⟩, `dg_dg` is ‖∇f(x) − ∇f(y)‖², and so on; differences are taken before products, sums are in "
     "double precision. Every metric is a formula over these columns. Before anything is computed from them, identities "
     "that hold for every sound recording are checked.",
-    "replays": "What was evaluated again after the run, with the model: losses and gradients of stored minibatches at "
-    "other points, profiles along steps, sharpness. `lemmata replay RUN` makes it; without one, the metrics that need "
-    "it say so. Its check compares the replayed losses with the recorded ones.",
+    "replays": "What was asked of this run's minibatches after it ended: the loss at reference points, along steps, on "
+    "the whole data; sharpness. `lemmata replay` asks, with the run's own model; this only shows what was found.\n\n"
+    "Its data version is the content of what was found: after a replay, the metrics that read it are stale.",
     "proofs": "Convergence proofs held against the run line by line: which line holds, with how much slack, and which "
     "one breaks the proof first. A proof is a check of its own.",
     "verdicts": "What held on this run and what did not: the verdicts of all metrics in one table.\n\n"
@@ -133,7 +133,7 @@ def of_geometry() -> dg.TableSchema:
 
 
 def of_replays() -> dg.TableSchema:
-    """What metrics read of a replay."""
+    """Columns that a replay puts beside the pairs of the geometry."""
     columns = [
         _column(name, "float64", column.meaning, column.units)
         for name, column in COLUMNS.items()

@@ -42,10 +42,7 @@ _COLUMNS = ("table", "rows", "complete", "written", "settings")
     check_specs=[checks.spec(REPLAYS, name, says) for name, says in _SPECS.items()],
 )
 def replays(context: dg.AssetExecutionContext) -> Result:
-    """What was asked of this run's minibatches after it ended; `lemmata replay` asks, this only shows.
-
-    Its data version is the content of what was found: after a replay, the metrics that read it are stale.
-    """
+    """Show what was replayed. Its data version is the content of that."""
     into = store(context.partition_key)
     try:
         found = Replayed(into.directory)

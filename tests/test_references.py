@@ -5,7 +5,6 @@ import polars as pl
 import pytest
 from numpy.testing import assert_allclose
 
-from analysis import references
 from analysis.geometry import geometry
 from analysis.references import REFERENCES, find_points
 from analysis.tables import REFERENCE, REPLAYED, TableStore
@@ -14,6 +13,7 @@ from tests.problems import Run
 from tests.tables_by_hand import tables as by_hand
 from tracer.errors import FormatError, UsageError
 from tracer.store import Trace
+from tracer.store import points as references
 
 LOSSES = [3.0, 1.0, np.nan, 0.25, None, 0.25, 2.0, np.inf, 5.0, 4.0, 6.0, 7.0]
 EPOCHS = [0, 0, 0, 1, 1, 1, 1, None, 2, 2, 2, None]
