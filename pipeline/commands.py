@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from pipeline import archive_commands, certify_command, plan_command, replay_command
+from pipeline import archive_commands, certify_command, plan_command, replay_command, rerun_command
 from pipeline.program import program
 
 if TYPE_CHECKING:
@@ -271,6 +271,7 @@ plan_command.register(app, console)
 certify_command.register(app, errors)
 archive_commands.register(app)
 replay_command.register(app, errors)
+rerun_command.register(app, errors)
 
 
 def _existing(run: str) -> Path:

@@ -10,6 +10,7 @@ from analysis.metric import Metric
 from analysis.proof import Proof
 from analysis.svg import Drawing
 from analysis.tables import TableStore
+from pipeline.stale import is_current
 from tracer.errors import FormatError
 
 ProofResults = dict[str, tuple[Proof, dict[str, Any], pl.DataFrame]]  # name: proof, finding, lines
@@ -33,14 +34,11 @@ def current_verdicts(store: TableStore, metrics: Mapping[str, Metric]) -> pl.Dat
 
 def measurements(store: TableStore, metrics: Mapping[str, Metric]) -> Results:
     """Metric, values and verdicts of every metric that is up to date for this run."""
-    digest = store.facts().digest
     found: Results = {}
     for name, metric in metrics.items():
-        if store.exists(f"verdicts/{name}") and store.exists(f"metrics/{name}"):
-            verdicts = store.scan(f"verdicts/{name}").collect()
-            current = (verdicts["fingerprint"] == metric.fingerprint) & (verdicts["digest"] == digest)
-            if current.all():
-                found[name] = metric, store.scan(f"metrics/{name}").collect(), verdicts.drop("digest")
+        if is_current(store, name, metric.fingerprint):
+            verdicts = store.scan(f"verdicts/{name}").collect().drop("digest")
+            found[name] = metric, store.scan(f"metrics/{name}").collect(), verdicts
     return found
 
 
