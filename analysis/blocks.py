@@ -1,23 +1,24 @@
 """Every parameter tensor judged by itself, all of them at once, with the number of tests taken into account.
 
-A hundred tensors are a hundred tests, and five of them would be beyond the bound by chance. The p-values are adjusted
-after Benjamini and Hochberg (1995): of the tensors found beyond, 5 % are expected not to be, and where none is, any
-at all is found in at most 5 % of runs.
+A hundred tensors are a hundred tests, and some of them would be beyond the bound by chance. The p-values are adjusted
+after Benjamini and Hochberg (1995), those beyond the bound and those within it apart, each side at half of 5 %: of the
+tensors found beyond, 2.5 % are expected not to be, and where none is, any at all is found in at most 2.5 % of runs. So
+a single tensor is decided as the model is, whose 95 % interval leaves out 2.5 % on either side.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 from scipy import stats
 
 from analysis.columns import LOSSES
 from analysis.estimates import ends
+from analysis.grid import Flags, Floats, Grid
 from analysis.metric import Claim, Metric, claim_columns
-from analysis.rows import defined_or_nan, pairings_of, rows
 from analysis.statistics import CONFIDENCE, Interval, Moments, fieller, intervals, moments, t_quantile, trend_moments
-from analysis.tables import MODEL, Tables
+from analysis.tables import Tables
 from analysis.verdict import FAILS, HOLDS, INCONCLUSIVE
 
 RULES = ("on average", "trend", "ratio")
@@ -29,33 +30,46 @@ BLOCKS_SCHEMA = pl.Schema(
         "status": pl.String,
     }
 )
-Floats = npt.NDArray[np.float64]
+Tested = tuple[Interval, float, float]  # of one tensor, and p-values of lying beyond the bound and within it
 
 
-def blocks(metric: Metric, tables: Tables) -> pl.DataFrame:
-    """One row per claim by mean, trend or ratio, pairing and parameter tensor; columns as in :data:`BLOCKS_SCHEMA`.
+def judged_by_block(metric: Metric, tables: Tables) -> list[Claim]:
+    """The claims that are judged tensor by tensor on this run."""
+    optimizer = tables.facts.optimizer_class.rpartition(".")[2]
+    return [
+        claim
+        for claim in metric.claims
+        if metric.has_blocks
+        and claim.over in RULES
+        and not (claim.optimizers and optimizer not in claim.optimizers)
+        and not LOSSES & set(claim_columns(metric, claim))
+    ]
 
-    ``lower`` and ``upper`` are of the tensor's own 95 % interval. ``p_value``: of an estimate as far beyond the bound
-    or farther if the tensor were at the bound; ``adjusted`` is at most 0.05 where the claim FAILS. It HOLDS where the
-    same is true of the other side. Both are null, and the tensor is not tested, where its values carry no verdict: too
-    few effective samples, undefined values at points that differ, a denominator not above 0, all within rounding.
 
-    It reads every block of the tables: seconds on a large run, so that it is computed where it is asked for.
+def columns(claim: Claim) -> set[str]:
+    """What :func:`blocks` reads besides the metric's value and its tolerance."""
+    return {name for part in _formulas(claim).values() for name in part.meta.root_names()} - {"value", "tolerance"}
+
+
+def blocks(claims: Iterable[Claim], metric: Metric, given: Grid) -> pl.DataFrame:
+    """One row per claim and parameter tensor of one pairing; columns as in :data:`BLOCKS_SCHEMA`.
+
+    ``lower`` and ``upper`` are of the tensor's own 95 % interval. ``p_value``: of an estimate as far from the bound or
+    farther, to either side, if the tensor were at the bound; ``adjusted``: the same with the number of tensors taken
+    into account. At most 0.05, the claim FAILS or HOLDS, by the side the estimate lies on. Both are null, and the
+    tensor is not tested, where its values carry no verdict: too few effective samples, undefined values at points that
+    differ, a denominator not above 0, all within rounding.
+
+    Args:
+        claims: as :func:`judged_by_block` gives them; those that are not judged at this pairing have no row.
+        metric: whose claims they are.
+        given: value and tolerance of the metric as columns, ``d_d``, and :func:`columns` of the claims.
     """
-    claims = [claim for claim in metric.claims if _has_blocks(metric, claim, tables)]
-    if not claims:
-        return pl.DataFrame(schema=BLOCKS_SCHEMA)
-    found = rows(tables, {*metric.all_columns, "d_d"}, pairings_of([metric], tables), model=False)
-    found = found.filter(pl.col("block") != MODEL, pl.col("pairing").cast(pl.String) != "unpaired")
-    value = defined_or_nan(metric.value)
-    tolerance = pl.lit(None) if metric.tolerance is None else metric.tolerance
-    table = found.with_columns(value=value, tolerance=tolerance.cast(pl.Float64)).collect()
-    parts = [pl.DataFrame(schema=BLOCKS_SCHEMA)]
-    for part in table.partition_by("pairing", maintain_order=True):
-        pairing = str(part["pairing"][0])
-        here = [c for c in claims if c.judged_at(pairing, metric.pairings) and not (c.population and pairing == "next")]
-        parts += [_judged(claim, pairing, part) for claim in here]
-    return pl.concat(parts)
+    here = [claim for claim in claims if claim.judged_at(given.pairing, metric.pairings)]
+    here = [claim for claim in here if not (claim.population and given.pairing == "next")]
+    if given.pairing == "unpaired" or not given.blocks:
+        here = []
+    return pl.concat([pl.DataFrame(schema=BLOCKS_SCHEMA), *(_judged(claim, given) for claim in here)])
 
 
 def with_blocks(verdicts: pl.DataFrame, of_blocks: pl.DataFrame) -> pl.DataFrame:
@@ -69,55 +83,65 @@ def with_blocks(verdicts: pl.DataFrame, of_blocks: pl.DataFrame) -> pl.DataFrame
     return joined.select(verdicts.columns)
 
 
-def _has_blocks(metric: Metric, claim: Claim, tables: Tables) -> bool:
-    optimizer = tables.facts.optimizer_class.rpartition(".")[2]
-    stated = not claim.optimizers or optimizer in claim.optimizers
-    return metric.has_blocks and claim.over in RULES and stated and not LOSSES & set(claim_columns(metric, claim))
-
-
-def _judged(claim: Claim, pairing: str, part: pl.DataFrame) -> pl.DataFrame:
-    parts = {
+def _formulas(claim: Claim) -> dict[str, pl.Expr]:
+    return {
         "of claim": pl.col("value") if claim.quantity is None else claim.quantity,
         "rounding": pl.col("tolerance") if claim.tolerance is None else claim.tolerance,
         **({} if claim.numerator is None else {"above": claim.numerator}),
         **({} if claim.denominator is None else {"below": claim.denominator}),
     }
-    part = part.select("step", "block", "d_d", *(e.cast(pl.Float64).alias(name) for name, e in parts.items()))
-    wide = part.sort("block", "step")
-    names = wide["block"].unique(maintain_order=True).cast(pl.String).to_list()
-    split = np.flatnonzero(np.diff(wide["block"].to_physical().to_numpy())) + 1
-    arrays = {n: np.split(wide[n].fill_null(np.nan).to_numpy(), split) for n in ("d_d", *parts)}
-    missing = np.split(wide["of claim"].is_null().to_numpy(), split)
-    rows_of: list[tuple[Interval, float, float]] = [_NOTHING] * len(names)
+
+
+def _judged(claim: Claim, given: Grid) -> pl.DataFrame:
+    arrays, kept, tested = _arrays(claim, given)
+    names = given.blocks
+    found: list[Tested] = [_NOTHING] * len(names)
     groups: dict[bytes, list[int]] = {}  # tensors with numbers at the same steps are computed together
-    kept = []
-    for i in range(len(names)):
-        there = np.isfinite(arrays["of claim"][i])
-        for name in ("above", "below") if claim.over == "ratio" else ():
-            there &= np.isfinite(arrays[name][i])
-        kept.append(there)
-        if not (~there & ~missing[i] & (arrays["d_d"][i] != 0)).any():
-            groups.setdefault(there.tobytes(), []).append(i)
+    everywhere = bool(kept.all())
+    for tensor in np.flatnonzero(tested):
+        groups.setdefault(b"" if everywhere else kept[:, tensor].tobytes(), []).append(int(tensor))
     for group in groups.values():
-        there = kept[group[0]]
-        stacked = {n: np.column_stack([arrays[n][i][there] for i in group]) for n in parts}
+        at = np.ix_(np.flatnonzero(kept[:, group[0]]), np.array(group))
+        stacked = arrays if everywhere else {name: of[at] for name, of in arrays.items()}
         for i, one in zip(group, _tested(claim, stacked), strict=True):
-            rows_of[i] = one
-    beyond, within = (np.array([row[side] for row in rows_of]) for side in (1, 2))
-    tested = np.isfinite(beyond)
-    adjusted, other = np.full(len(names), np.nan), np.full(len(names), np.nan)
-    if tested.any():
-        adjusted[tested] = stats.false_discovery_control(beyond[tested])
-        other[tested] = stats.false_discovery_control(within[tested])
-    status = np.select([adjusted <= LEVEL, other <= LEVEL], [FAILS, HOLDS], INCONCLUSIVE)
+            found[i] = one
+    return _decided(claim, given, found)
+
+
+def _arrays(claim: Claim, given: Grid) -> tuple[dict[str, Floats], Flags, Flags]:
+    """What the claim reads, shape ``(n, k)``; where all of it is a number; and the tensors that never are undefined."""
+    arrays: dict[str, Floats] = {}
+    for name, formula in _formulas(claim).items():
+        arrays[name], missing = given.array(formula)
+        if name == "of claim":
+            kept, never = np.isfinite(arrays[name]), missing
+        elif name != "rounding":
+            kept &= np.isfinite(arrays[name])
+    if kept.all():
+        return arrays, kept, np.ones(kept.shape[1], np.bool_)
+    moved = given.array(pl.col("d_d"))[0] != 0
+    undefined = ~kept & moved & (~never if never.size else True)
+    return arrays, kept, ~undefined.any(axis=0)
+
+
+def _decided(claim: Claim, given: Grid, found: list[Tested]) -> pl.DataFrame:
+    """The tests' p-values, adjusted for their number, on either side of the bound by itself."""
+    sides = [np.array([each[side] for each in found]) for side in (1, 2)]
+    tested = np.isfinite(sides[0])
+    adjusted = [np.full(len(found), np.nan) for _ in sides]
+    for side, one_sided in enumerate(sides):
+        if tested.any():  # twice, as there are two sides: then each is wrong in 2.5 %, as a model's interval is
+            adjusted[side][tested] = stats.false_discovery_control(np.minimum(2 * one_sided[tested], 1))
+    beyond = sides[0] < sides[1]
+    status = np.select([adjusted[0] <= LEVEL, adjusted[1] <= LEVEL], [FAILS, HOLDS], INCONCLUSIVE)
     table = pl.DataFrame(
         {
-            "claim": [claim.name] * len(names),
-            "pairing": [pairing] * len(names),
-            "block": names,
-            **{end: [float(getattr(row[0], end)) for row in rows_of] for end in ("estimate", "lower", "upper")},
-            "p_value": beyond,
-            "adjusted": adjusted,
+            "claim": [claim.name] * len(found),
+            "pairing": [given.pairing] * len(found),
+            "block": given.blocks,
+            **{end: [float(getattr(each[0], end)) for each in found] for end in ("estimate", "lower", "upper")},
+            "p_value": np.minimum(2 * np.minimum(*sides), 1),
+            "adjusted": np.where(beyond, *adjusted),
             "status": status.tolist(),
         },
         schema=BLOCKS_SCHEMA,
@@ -128,7 +152,10 @@ def _judged(claim: Claim, pairing: str, part: pl.DataFrame) -> pl.DataFrame:
 _NOTHING = (Interval(np.nan, np.nan, np.nan, 0.0, 0, 0, 0.0, 1.0), np.nan, np.nan)
 
 
-def _tested(claim: Claim, of: dict[str, Floats]) -> list[tuple[Interval, float, float]]:
+_EACH = ("mean", "error", "effective", "memory")
+
+
+def _tested(claim: Claim, of: dict[str, Floats]) -> list[Tested]:
     """Interval, p-value of lying beyond the bound and of lying within, for each column; NaN where not tested."""
     n, k = of["of claim"].shape
     if n == 0:
@@ -141,7 +168,8 @@ def _tested(claim: Claim, of: dict[str, Floats]) -> list[tuple[Interval, float, 
         t = np.where(found.error > 0, excess / found.error, np.sign(excess) * np.inf)
     t = np.where((found.error == 0) & (excess == 0), -np.inf, t)  # exactly at the bound is within it
     beyond, within = stats.t.sf(t, max(found.windows, 1)), stats.t.cdf(t, max(found.windows, 1))
-    rounding = np.where(np.isnan(of["rounding"]), np.inf, of["rounding"]).mean(axis=0)
+    rounding = of["rounding"].mean(axis=0)
+    rounding[np.isnan(rounding)] = np.inf  # not known everywhere: never resolved
     shown, resolved = decides, np.ones(k, bool)
     if claim.over == "ratio":
         shown, resolved = _ratios(decides, of["above"], of["below"])
@@ -153,18 +181,17 @@ def _tested(claim: Claim, of: dict[str, Floats]) -> list[tuple[Interval, float, 
     return rows_of
 
 
-def _ratios(decides: list[Interval], above: Floats, below: Floats) -> tuple[list[Interval], npt.NDArray[np.bool_]]:
+def _ratios(decides: list[Interval], above: Floats, below: Floats) -> tuple[list[Interval], Flags]:
     """Intervals of Σ above / Σ below, and where the denominator is known to be above 0."""
     n, k = above.shape
-    of = moments(np.column_stack([above, below]))
-    quantile = t_quantile(of.windows, CONFIDENCE)
+    over, under = moments(above), moments(below)
+    quantile = t_quantile(over.windows, CONFIDENCE)
     shown = []
     for i in range(k):
-        two = [i, k + i]
-        pair = Moments(of.mean[two], of.error[two], of.halves[:, two], of.effective[two], of.memory[two], of.batch)
+        one = {name: np.array([getattr(of, name)[i] for of in (over, under)]) for name in _EACH}
+        pair = Moments(halves=np.stack([of.halves[:, i] for of in (over, under)], axis=1), batch=over.batch, **one)
         low, high = fieller(pair, quantile)
         estimate = pair.mean[0] / pair.mean[1] if pair.mean[1] else np.nan
         shown.append(replace(decides[i], estimate=float(estimate), lower=low, upper=high))
-    denominators = intervals(of, n)[k:]
-    certain = np.array([d.lower > 0 and d.shortfall is None for d in denominators])
+    certain = np.array([d.lower > 0 and d.shortfall is None for d in intervals(under, n)])
     return shown, (below > 0).all(axis=0) | certain

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import analysis.metrics
 from analysis import rounding, statistics, verdict
+from analysis.blocks import LEVEL
 from analysis.checks import IDENTITIES
 from analysis.columns import COLUMNS
 from analysis.describe import describe, line, table
@@ -58,7 +59,7 @@ def page(metrics: Mapping[str, Metric], figures: Collection[str]) -> str:
         values_least=2 * statistics.WINDOWS_LEAST * statistics.BATCH_LEAST,
         effective_least=statistics.EFFECTIVE_LEAST,
         window=100,
-        false_discoveries="5 %",
+        false_discoveries=f"{LEVEL / 2:.1%}".replace("%", " %"),
         proofs=_proofs(),
         checks=table(("identity", "what must vanish to rounding"), IDENTITIES),
         overview=_overview(metrics.values()),

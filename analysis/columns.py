@@ -4,58 +4,22 @@ A pair has two points ``x`` and ``y`` on one minibatch, ``d = x − y``, gradien
 The column ``gx_d`` is the inner product ⟨gx, d⟩, ``dg_dg`` is ‖gx − gy‖², and so on.
 """
 
-from dataclasses import dataclass
-
 import polars as pl
 
+from analysis.columns_of_replays import REPLAY_COLUMNS, REPLAY_LOSSES
+from analysis.units import Column as Column
+from analysis.units import Units as Units
 
-@dataclass(frozen=True)
-class Units:
-    """The unit of a number as exponents: ``Units(loss=1, distance=-2)`` is loss per squared distance (a curvature).
-
-    Example:
-        >>> str(Units(loss=1, distance=-2)), str(Units())
-        ('loss / distance²', 'pure number')
-    """
-
-    loss: float = 0
-    distance: float = 0
-
-    def factor(self, loss: float, distance: float) -> float:
-        """By how much a number of this unit grows when losses grow by ``loss`` and distances by ``distance``."""
-        return float(loss**self.loss * distance**self.distance)
-
-    def __str__(self) -> str:
-        named = (("loss", self.loss), ("distance", self.distance))
-        above = " · ".join(name + _power(power) for name, power in named if power > 0)
-        below = " · ".join(name + _power(-power) for name, power in named if power < 0)
-        if below:
-            return f"{above or '1'} / {below}"
-        return above or "pure number"
-
-
-def _power(power: float) -> str:
-    named: dict[float, str] = {1: "", 2: "²", 3: "³"}
-    return named.get(power, f"^{power:g}")
-
-
-@dataclass(frozen=True)
-class Column:
-    """What a column means, its unit, the table it stands in, and in words why it may be missing."""
-
-    meaning: str
-    units: Units
-    table: str
-    absent: str = "it is missing at every step"
+MODEL = "model"  # the block that stands for all parameters together
 
 
 _LOSS, _DISTANCE2, _SLOPE = Units(loss=1), Units(distance=2), Units(loss=1)
 _GRADIENT2 = Units(loss=2, distance=-2)
 _DISTANCE, _GRADIENT = Units(distance=1), Units(loss=1, distance=-1)
 _D_DISTANCE2, _D_GRADIENT2 = Units(loss=1, distance=1), Units(loss=1, distance=-1)  # D has the unit of a gradient
-_NO_LOSS = "no loss was recorded; hand the loss to the tracer"
+NO_LOSS = "no loss was recorded; hand the loss to the tracer"
 _NO_PROBE = 'no look-back probe was recorded; record with probes=["look_back"]'
-_NO_LOOK_AHEAD = 'no look-ahead probe was recorded; record with probes=["look_ahead"]'
+NO_LOOK_AHEAD = 'no look-ahead probe was recorded; record with probes=["look_ahead"]'
 _NO_HALVES = 'no half-batch gradients were recorded; record with probes=["half_batches"]'
 _NO_SCALE = "no random scale was recorded; hand random_scale= to tracer.loss"
 _NO_REFERENCE = "it is known for pairs with a reference point only"
@@ -64,7 +28,7 @@ _NO_ADAM = "the optimizer is not Adam or AdamW, or the trace does not begin with
 _NO_RATE = "the parameter groups do not share one learning rate, or none was recorded"
 
 COLUMNS: dict[str, Column] = {
-    "loss_x": Column("f(x), the loss at x (whole model only)", _LOSS, "geometry", _NO_LOSS),
+    "loss_x": Column("f(x), the loss at x (whole model only)", _LOSS, "geometry", NO_LOSS),
     "loss_y": Column("f(y), the loss at y on the same minibatch (whole model only)", _LOSS, "geometry", _NO_PROBE),
     "d_d": Column("‖x − y‖²", _DISTANCE2, "geometry"),
     "gx_d": Column("⟨∇f(x), x − y⟩", _SLOPE, "geometry"),
@@ -117,22 +81,30 @@ COLUMNS: dict[str, Column] = {
     "scale_least": Column("smallest random factor of the run", Units(), "steps", _NO_SCALE),
     "scale_most": Column("largest random factor of the run", Units(), "steps", _NO_SCALE),
     "loss_change_d": Column(
-        "change of the loss over the step x − y on the minibatch that made that step", _LOSS, "steps", _NO_LOOK_AHEAD
+        "change of the loss over the step x − y on the minibatch that made that step", _LOSS, "steps", NO_LOOK_AHEAD
     ),
-    "loss": Column("f(x_t), as the step recorded it", _LOSS, "steps", _NO_LOSS),
+    "loss": Column("f(x_t), as the step recorded it", _LOSS, "steps", NO_LOSS),
     "loss_previous": Column("f(x_{t−1}, z_t), as the look-back probe recorded it", _LOSS, "steps", _NO_PROBE),
-    "loss_next": Column("f(x_{t+1}, z_t), as the look-ahead probe recorded it", _LOSS, "steps", _NO_LOOK_AHEAD),
+    "loss_next": Column("f(x_{t+1}, z_t), as the look-ahead probe recorded it", _LOSS, "steps", NO_LOOK_AHEAD),
     "epoch": Column("epoch of the step, as the loop said", Units(), "steps", "no epoch was recorded"),
     "clip_factor": Column("the factor clipping put on g_t (1: not clipped)", Units(), "steps"),
     "random_scale": Column("the random factor on the step that leaves x_t", Units(), "steps"),
+    "nesterov": Column("1 where the momentum is Nesterov's, else 0", Units(), "facts"),
+    "sigma_f": Column(
+        "σ_f, how far replayed losses are from the recorded ones", _LOSS, "facts", "nothing was replayed"
+    ),
     "u_loss": Column("unit roundoff of the recorded loss", Units(), "facts"),
     "u_vector": Column("unit roundoff of the recorded vectors", Units(), "facts"),
+    **REPLAY_COLUMNS,
 }
-LOSSES = frozenset({"loss_x", "loss_y", "loss", "loss_previous", "loss_next", "loss_change_d"})
+LOSSES = frozenset({"loss_x", "loss_y", "loss", "loss_previous", "loss_next", "loss_change_d", *REPLAY_LOSSES})
 """Columns that belong to the whole model: a formula that reads one is not applicable on a block."""
 
 GEOMETRY = tuple(name for name, column in COLUMNS.items() if column.table == "geometry")
 PATH = tuple(name for name, column in COLUMNS.items() if column.table == "path")
+REPLAY = tuple(name for name, column in COLUMNS.items() if column.table == "replay")
+AT_REFERENCE = frozenset({"loss_y", "gy_d", "gy_gy", "dg_d", "dg_dg", "gx_gy", "dg_norms"})
+"""Columns of the geometry that no probe gives at a reference point: a replay does."""
 
 loss_x, loss_y = pl.col("loss_x"), pl.col("loss_y")
 d_d, gx_d, gy_d, dg_d, dg_dg = pl.col("d_d"), pl.col("gx_d"), pl.col("gy_d"), pl.col("dg_d"), pl.col("dg_dg")
@@ -153,6 +125,6 @@ lr_d, scale_d, loss_change_d = pl.col("lr_d"), pl.col("scale_d"), pl.col("loss_c
 slip_room, slip_e = pl.col("slip_room"), pl.col("slip_e")
 mhat_e, decay_e, ee_adam, ee_ahead = pl.col("mhat_e"), pl.col("decay_e"), pl.col("ee_adam"), pl.col("ee_ahead")
 clip_factor, random_scale = pl.col("clip_factor"), pl.col("random_scale")
-u_loss, u_vector = pl.col("u_loss"), pl.col("u_vector")
+u_loss, u_vector, sigma_f = pl.col("u_loss"), pl.col("u_vector"), pl.col("sigma_f")
 value = pl.col("value")
 """The metric's own value; only for series and claims."""

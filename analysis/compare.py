@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
-from analysis.drawing import AVERAGE, EXTREME, INK, LIMIT, canvas, dress, heading, nothing, powers
+from analysis.comparison_plates import smoothness_against_rate
 from analysis.grouped import STATUSES, Family, Group, families
 from analysis.page import environment
 from analysis.svg import glyph_sheet, to_svg
@@ -48,7 +46,7 @@ def compare(runs: Sequence[Compared], letters: Mapping[str, str]) -> str:
     """
     found = [families(letters, run.verdicts.iter_rows(named=True)) for run in runs]
     glyphs: dict[str, str] = {}
-    svg = to_svg(smoothness_against_rate(runs), glyphs)
+    svg = to_svg(smoothness_against_rate(rates(runs)), glyphs)
     page = {
         "runs": [run.facts for run in runs],
         "configs": [dict(run.config or {}) for run in runs],
@@ -64,51 +62,31 @@ def compare(runs: Sequence[Compared], letters: Mapping[str, str]) -> str:
     return environment().get_template("compare.html.j2").render(page)
 
 
-def smoothness_against_rate(runs: Sequence[Compared]) -> Figure:
-    """Median and largest smoothness of the second half of each run against its learning rate, beside 2/lr."""
-    fig = canvas("smoothness-against-rate", "Local smoothness against the learning rate", (7.2, 4.4))
-    axes = fig.subplots()
-    known = [(run, *values) for run in runs if (values := _second_half(run)) is not None]
-    if not known:
-        nothing(axes, "no run has both a learning rate and fresh pairs with gradients at two points")
-        return fig
-    heading(
-        axes,
-        ["Fresh pairs, second half of each run. At an edge of stability the values follow 2/lr (gradient descent)"],
-    )
-    for run, rate, median, largest in known:
-        axes.plot([rate, rate], [median, largest], color=AVERAGE, lw=1.2, alpha=0.6)
-        axes.plot([rate], [median], "o", ms=7, color=AVERAGE)
-        axes.plot([rate], [largest], "^", ms=7, color=EXTREME)
-        axes.annotate(run.facts.run_id, (rate, median), (7, -3), textcoords="offset points", fontsize=8, color=INK,
-                      parse_math=False)  # fmt: skip
-    rates = sorted({rate for _, rate, _, _ in known})
-    line = [rates[0] / 1.5, rates[-1] * 1.5]
-    axes.plot(line, [2 / rate for rate in line], "--", color=LIMIT, lw=1.4, label="2 / lr")
-    axes.plot([], [], "o", color=AVERAGE, label="median")
-    axes.plot([], [], "^", color=EXTREME, label="largest")
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    for axis in (axes.xaxis, axes.yaxis):
-        powers(axis)
-        axis.set_minor_formatter(NullFormatter())
-    axes.margins(x=0.25)
-    dress(axes, "loss / distance²")
-    axes.set_xlabel("learning rate", color=INK, fontsize=9, loc="right")
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
-    return fig
+def rates(runs: Sequence[Compared]) -> pl.DataFrame:
+    """Learning rate, median and largest smoothness of the second half of each run; null where one is not known."""
+    names = "lr", "smoothness_median", "smoothness_largest"
+    rows = [
+        {
+            "run_id": run.facts.run_id,
+            "optimizer": optimizer(run.facts),
+            **dict(zip(names, _second_half(run), strict=True)),
+        }
+        for run in runs
+    ]
+    return pl.DataFrame(rows, schema={"run_id": pl.String, "optimizer": pl.String, **dict.fromkeys(names, pl.Float64)})
 
 
-def _second_half(run: Compared) -> tuple[float, float, float] | None:
-    """Learning rate, median and largest smoothness; None where one of them is not known."""
+def optimizer(facts: Facts) -> str:
+    """Class of the optimizer without its module."""
+    return facts.optimizer_class.rsplit(".", 1)[-1]
+
+
+def _second_half(run: Compared) -> tuple[float | None, float | None, float | None]:
     rates = pl.Series(run.rates, dtype=pl.Float64).drop_nulls()
     values = pl.Series(run.smoothness, dtype=pl.Float64)
     values = values.tail(len(values) - len(values) // 2)
     values = values.filter(values.is_finite() & (values > 0))
-    rate = rates.tail(len(rates) - len(rates) // 2).median()
-    if not len(values) or not isinstance(rate, float) or rate <= 0:
-        return None
-    return rate, float(values.median()), float(values.max())  # type: ignore[arg-type]
+    return rates.tail(len(rates) - len(rates) // 2).median(), values.median(), values.max()  # type: ignore[return-value]
 
 
 Key = tuple[str, str, str]  # metric, claim, kind of pairing

@@ -20,6 +20,7 @@ _PAIRINGS = {
 _BLOCKS = {
     "share": "an exact share: the blocks' values add up to the model's",
     "trajectory": "its own value along the whole trajectory: the other tensors move too",
+    "alone": "its own value, the other tensors held where they were; of the model, the largest of all tensors",
     "no": "no meaning; the model only",
 }
 

@@ -12,6 +12,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from analysis.layout import BELOW, Panels
@@ -29,9 +30,18 @@ Floats = npt.NDArray[np.float64]
 Steps = npt.NDArray[np.int64]
 
 
-def canvas(name: str, title: str, size: tuple[float, float]) -> Figure:
-    """An empty figure; ``name`` becomes the prefix of its ids in an SVG."""
-    fig = Figure(figsize=size, layout=Panels(), facecolor="white")
+def canvas(name: str, title: str, size: tuple[float, float], *, measured: bool = False) -> Figure:
+    """An empty figure.
+
+    Args:
+        name: becomes the prefix of its ids in an SVG.
+        title: above all panels.
+        size: inches.
+        measured: letters are measured to make room for them, which doubles the time; for figures whose labels can have
+            any length, or whose legend stands outside the panels.
+    """
+    layout = ConstrainedLayoutEngine() if measured else Panels()
+    fig = Figure(figsize=size, layout=layout, facecolor="white")
     fig.set_label(name)
     if title:
         letters = min(12.0, 12 * size[0] / (_PER_BOLD * len(title)))

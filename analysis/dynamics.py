@@ -21,7 +21,6 @@ a gradient of zero for such a parameter; a block that stood still with a gradien
 update was counted where the moments, too, are zero, the first step that moves the block tells.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -44,8 +43,8 @@ from analysis.dynamics_kernel import (
 from analysis.kernel import cuts
 from analysis.optimizers import ADAM, RATE, SCALE, STILL, Formula, formula_of
 from analysis.passes import Segment
-from analysis.products import PARTS
 from analysis.rounding import roundoff
+from analysis.spread import THREADS, Spread, parts_of
 from tracer.store.manifest import Manifest
 
 Array = npt.NDArray[Any]
@@ -78,6 +77,7 @@ class Dynamics:
     Args:
         manifest, records: of the run; ``records`` is its table of steps.
         last: the point that e = x_t − x_T is counted from, shape ``(d,)``; None leaves out what needs it.
+        spread: who computes which part of the vectors.
 
     A column is missing where the formula is not known, or the moments are not: the trace does not begin with the first
     update, or leaves some out, and the optimizer's buffers were not recorded. ``why`` says it of the run as a whole.
@@ -86,7 +86,10 @@ class Dynamics:
     columns: tuple[str, ...] = ("slip_slip", "slip_room", *_SUMMED)
     ahead: tuple[str, ...] = tuple(name for name in columns if name not in _OF_ARRIVAL)
 
-    def __init__(self, manifest: Manifest, records: pl.DataFrame, last: Array | None = None) -> None:
+    def __init__(
+        self, manifest: Manifest, records: pl.DataFrame, last: Array | None = None, spread: Spread = THREADS
+    ) -> None:
+        self._spread = spread
         found = formula_of(manifest, records)
         self.why = found if isinstance(found, str) else ""
         self._formula = None if isinstance(found, str) else found
@@ -120,7 +123,7 @@ class Dynamics:
         """The moments are zero, and ``updates`` have been."""
         blocks = len(self._spans)
         for moment in self._moments.values():
-            moment[:] = 0
+            moment[self._spread.columns] = 0
         self._counts = np.full(blocks, updates)
         self._maybe = np.zeros(blocks, np.int64)  # updates before the first that moved it, if they were any
         self._carried = np.zeros((blocks, len(CARRIED)))
@@ -164,7 +167,7 @@ class Dynamics:
             numbers[:, :, place] = np.where(active, numbers[:, :, place], neutral)
         given, kept = self._given(formula, part)
         sums = np.zeros((n, blocks, len(SUMS)))
-        self._rows(part, given, kept, self._moments, self._cuts, numbers, sums)
+        self._rows(part, given, kept, self._moments, self._cuts, numbers, sums, self._spread)
         room = np.empty((n, blocks))
         rooms(self._adam, sums, numbers, counts, kept, self._unit, self._rough, self._carried, room)
         return self._columns(part, numbers, sums, room, kept)
@@ -178,26 +181,23 @@ class Dynamics:
         pieces: npt.NDArray[np.int64],
         numbers: Floats,
         sums: Floats,
+        spread: Spread,
     ) -> None:
         left = (_frozen(part.left["x"]), _frozen(part.left["g"]), _frozen(part.x))
         right = (_frozen(part.g), _frozen(part.h), self._last)
         state = (moments["m"], moments["v"], moments["w"])
         kept_m = np.ascontiguousarray(kept[:, 0])
 
-        def some(of_pieces: Array) -> Floats:
+        def some(of_pieces: Array) -> tuple[Floats]:
             into = np.zeros_like(sums)
             if self._adam:
                 adam_rows(*left, *right, state, given, kept, self._largest, of_pieces, numbers, into)
             else:
                 sgd_rows(*left, moments["m"], given[0], kept_m, of_pieces, numbers, into)
-            return into
+            return (into[:, int(of_pieces[0, 0]) : int(of_pieces[-1, 0]) + 1],)
 
-        if len(pieces) < 4 * PARTS:
-            sums += some(pieces)
-            return
-        with ThreadPoolExecutor(PARTS) as pool:  # as many parts on every machine, so that sums do not depend on it
-            for found in pool.map(some, np.array_split(pieces, PARTS)):
-                sums += found
+        for of_pieces, (found,) in spread(some, parts_of(pieces)):
+            sums[:, int(of_pieces[0, 0]) : int(of_pieces[-1, 0]) + 1] += found
 
     def _given(self, formula: Formula, part: _Updates) -> tuple[tuple[Array, Array, Array], Flags]:
         """Recorded moments after each update, and in which rows there are any, shape ``(n, 3)``."""
@@ -268,7 +268,8 @@ class Dynamics:
             nothing = {name: np.zeros_like(moment) for name, moment in self._moments.items()}
             piece = np.array([[k, a, b]], np.int64)
             unused = _frozen(one.left["x"])
-            self._rows(one, (unused, unused, unused), np.zeros((1, 3), bool), nothing, piece, numbers, sums)
+            whole_block = (unused, unused, unused), np.zeros((1, 3), bool), nothing, piece, numbers, sums
+            self._rows(one, *whole_block, THREADS)  # whoever computes a share needs the answer, too
             slips.append(float(sums[0, k, 0]))
         return slips[1] < slips[0]
 

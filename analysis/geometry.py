@@ -1,7 +1,7 @@
 """Trace to geometry: where vectors end and tables begin."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path as File
 
@@ -11,20 +11,16 @@ import polars as pl
 from analysis import pairs
 from analysis.columns import GEOMETRY, PATH
 from analysis.dynamics import Dynamics
-from analysis.kernel import Array, Behind, Vectors, cuts
 from analysis.long import LateColumns, LongTable
 from analysis.pairs import Reduced
-from analysis.passes import Pass, Segment, ahead, segments
-from analysis.path import Along, Path
-from analysis.products import PARTS, products
+from analysis.passes import Pass
+from analysis.path import Path
+from analysis.reduce import Progress, reduce
 from analysis.references import REFERENCES, Points, find_points
+from analysis.sharing import Workers, gathered
+from analysis.spread import THREADS, Spread
 from analysis.tables import MODEL, REFERENCE, Facts, Tables, pairing_type
 from tracer.store import Trace
-
-Progress = Callable[[int, int], None]
-
-SEGMENT_ROWS = 1 << 16
-"""Rows, one per step and block, that a segment has at most: what is computed at once, and takes memory."""
 
 
 @np.errstate(over="ignore", invalid="ignore")  # the numbers of a run that diverged say so themselves
@@ -34,6 +30,7 @@ def geometry(
     references: Sequence[str] = REFERENCES,
     passes: Iterable[Pass] | None = None,
     parts: File | None = None,
+    workers: Workers | None = None,
 ) -> Tables:
     """Read the trace and reduce every step to a few numbers per block.
 
@@ -53,66 +50,28 @@ def geometry(
         passes: what else is computed while the vectors are at hand: columns of the path. The optimizer's own formula
             (:class:`analysis.dynamics.Dynamics`) unless given.
         parts: a directory for tables that outgrow memory; the lazy tables then read files there.
+        workers: processes that share the work, where ``parts`` is a directory that they see, too. The result is the
+            same bit for bit. Passes of one's own are computed here, without them.
 
     Raises:
         FormatError: the trace is damaged; nothing is computed from a damaged file.
         UsageError: a reference point is not known.
     """
     steps = pl.DataFrame(pl.from_arrow(trace.records()))
-    points = find_points(trace, steps, references)
-    facts = replace(Facts.of(trace.manifest, trace.digest), references=points.names)
-    last = points.vectors[points.names.index("last")] if "last" in points.names else None
-    dynamics = Dynamics(trace.manifest, steps, last)
-    facts = replace(facts, formula_why=dynamics.why)
-    pairings, path = _Pairs(trace, points, facts, parts), Path((dynamics,) if passes is None else passes)
-    out = _path_table(facts, parts)
-    chunks = ahead(trace.chunks(progress=progress))
-    most = max(1, SEGMENT_ROWS // (1 + len(trace.blocks)))
-    for reduced in _reduce(trace, points, segments(chunks, steps, most)):
-        pairings.add(reduced)
-        out.add(path.rows(reduced))
+    alone: AbstractContextManager[Spread] = nullcontext(THREADS)
+    with gathered(trace, references, workers, parts) if workers and parts and passes is None else alone as spread:
+        points = find_points(trace, steps, references, spread.columns)
+        facts = replace(Facts.of(trace.manifest, trace.digest), references=points.names)
+        dynamics = Dynamics(trace.manifest, steps, points.last, spread)
+        facts = replace(facts, formula_why=dynamics.why)
+        pairings, path = _Pairs(trace, points, facts, parts), Path((dynamics,) if passes is None else passes)
+        out = _path_table(facts, parts)
+        for reduced in reduce(trace, steps, points, spread, verify=spread is THREADS, progress=progress):
+            pairings.add(reduced)
+            out.add(path.rows(reduced))
     for rows in path.rest():
         out.add(rows)
     return Tables(pairings.frame(), out.frame(), steps.lazy(), facts)
-
-
-def _reduce(trace: Trace, points: Points, found: Iterable[Segment]) -> Iterator[Reduced]:
-    """Products of each segment, those of the steps before carried along."""
-    sizes = [block.size for block in trace.blocks]
-    pieces, along = cuts(sizes), Along(trace.parameters, trace.manifest.dtype)
-    losses = not trace.manifest.unrecorded_parameters  # the loss belongs to the whole model, not to a part of it
-    zero = np.zeros(trace.parameters, trace.manifest.dtype)
-    last: Array | None = None
-    epoch: int | None = -1
-    with ThreadPoolExecutor(PARTS) as pool:
-        for segment in found:
-            if points.ends and epoch != segment.epoch:
-                epoch = segment.epoch
-                points.turn_to(trace, epoch)
-            vectors, behind, before = _vectors(segment, zero), _behind(segment, zero), segment.before
-            carried = along.carried(segment)
-            of, to = products(vectors, behind, carried, points.vectors, pieces, len(sizes), spread=pool.map)
-            at_start = 0 if before is None else 1 if before.earlier is None else 2
-            back = np.minimum(np.arange(len(segment.steps)) + at_start, 2)
-            yield Reduced(segment, of, to, last, back, losses)
-            last = of[-1]
-
-
-def _vectors(segment: Segment, zero: Array) -> Vectors:
-    none = np.empty((0, len(zero)), zero.dtype)
-    never = np.zeros(len(segment.steps), bool)
-    x, g, h, a, ga, gb = (segment.streams.get(name, none) for name in ("x", "g", "h", "a", "ga", "gb"))
-    has_h, has_a, has_ga, has_gb = (segment.has.get(name, never) for name in ("h", "a", "ga", "gb"))
-    return Vectors(x, g, h, a, ga, gb, has_h, has_a, has_ga & has_gb)
-
-
-def _behind(segment: Segment, zero: Array) -> Behind:
-    before = segment.before
-    if before is None:
-        return Behind(zero, zero, zero, zero, False)
-    x, g, a = before.streams["x"], before.streams["g"], before.streams.get("a")
-    earlier = before.earlier if before.earlier is not None else zero
-    return Behind(x, earlier, g, a if a is not None else zero, a is not None)
 
 
 class _Pairs:

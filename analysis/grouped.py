@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.battery import CONTROLS
 from analysis.metric import FAMILIES
 from analysis.tables import REFERENCE, pairing_kind
 from analysis.verdict import FAILS, HOLDS, INCONCLUSIVE, NOT_APPLICABLE
 
 STATUSES = (FAILS, INCONCLUSIVE, HOLDS, NOT_APPLICABLE)
-CONTROLS = ("initial", "random")  # references no convergence proof is about
 Row = Mapping[str, Any]
 _POINTS = {"previous": "fresh", "next": "in-sample", "reference": "reference points"}
 

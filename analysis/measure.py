@@ -6,13 +6,14 @@ from functools import cached_property
 
 import polars as pl
 
-from analysis.blocks import blocks, with_blocks
+from analysis.blocks import BLOCKS_SCHEMA, blocks, columns, judged_by_block, with_blocks
+from analysis.grid import Grid, grids
 from analysis.metric import Metric
 from analysis.rows import defined_or_nan, pairings_of, rows
-from analysis.tables import Tables
+from analysis.tables import MODEL, Tables
 from analysis.verdict_table import VERDICT_SCHEMA as VERDICT_SCHEMA
 from analysis.verdict_table import verdicts
-from analysis.windows import windows
+from analysis.windows import has_windows_of_blocks, windows, with_variants
 from tracer.errors import UsageError
 
 
@@ -25,6 +26,7 @@ class Measurement:
             (what rounding alone can do to it), a column per series and per variant.
         verdicts: one row per claim and pairing, columns as in ``VERDICT_SCHEMA``; nothing is said of blocks there.
         metric, tables: what was measured on what.
+        frames: by pairing, the rows of the model in order of steps with every column that the metric reads.
 
     What reads every block of the tables, seconds on a large run, is computed where it is asked for, once.
     """
@@ -33,16 +35,29 @@ class Measurement:
     verdicts: pl.DataFrame
     metric: Metric = field(repr=False)
     tables: Tables = field(repr=False)
+    frames: dict[str, pl.DataFrame] = field(repr=False)
 
     @cached_property
     def windows(self) -> pl.DataFrame:
-        """What became of the metric in the run, each epoch, every hundred steps; see :mod:`analysis.windows`."""
-        return windows(self.metric, self.tables)
+        """The run, each epoch, every hundred steps, of the model and of each tensor; see :mod:`analysis.windows`.
 
-    @cached_property
+        A column per variant more, of the model.
+        """
+        parts = []
+        for pairing, frame in self.frames.items():
+            of_model = windows(self.metric, Grid(pairing, (MODEL,), frame.select("step", "epoch"), frame))
+            parts.append(with_variants(self.metric, of_model, frame))
+            parts += [part for part in [self._tensors.windows.get(pairing)] if part is not None]
+        return pl.concat(parts, how="diagonal")
+
+    @property
     def blocks(self) -> pl.DataFrame:
         """Every parameter tensor judged by itself; see :mod:`analysis.blocks`."""
-        return blocks(self.metric, self.tables)
+        return self._tensors.blocks
+
+    @cached_property
+    def _tensors(self) -> "_Tensors":
+        return _tensors(self.metric, self.tables, {pairing: len(frame) for pairing, frame in self.frames.items()})
 
     @property
     def verdicts_with_blocks(self) -> pl.DataFrame:
@@ -66,7 +81,7 @@ def measure_all(metrics: Iterable[Metric], tables: Tables) -> dict[str, Measurem
         UsageError: a formula cannot be computed.
     """
     chosen = list(metrics)
-    needed = {name for metric in chosen for name in metric.all_columns} | {"d_d"}
+    needed = {name for metric in chosen for name in metric.all_columns} | {"d_d", "epoch"}
     model = rows(tables, sorted(needed), pairings_of(chosen, tables), model=True).collect()
     by_pairing = {str(part["pairing"][0]): part for part in model.partition_by("pairing", maintain_order=True)}
     return {metric.name: _measured(metric, by_pairing, model.clear(), tables) for metric in chosen}
@@ -87,9 +102,36 @@ def _measured(metric: Metric, by_pairing: dict[str, pl.DataFrame], none: pl.Data
         table = pl.concat(
             f.select("pairing", "step", "block", "value", "tolerance", *columns) for f in [empty, *frames.values()]
         )
-        return Measurement(table, verdicts(metric, frames, empty, tables), metric, tables)
+        shown = frames or {metric.pairings[0]: empty}
+        return Measurement(table, verdicts(metric, frames, empty, tables), metric, tables, shown)
     except pl.exceptions.PolarsError as error:
         raise UsageError(f"Metric {metric.name}: {metric.value} cannot be computed: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Tensors:
+    """What the parameter tensors of a run say: windows by pairing, and verdicts."""
+
+    windows: dict[str, pl.DataFrame]
+    blocks: pl.DataFrame
+
+
+def _tensors(metric: Metric, tables: Tables, rows_of_model: dict[str, int]) -> _Tensors:
+    """Windows and verdicts of every parameter tensor, from one read of what they need."""
+    claims, in_windows = judged_by_block(metric, tables), has_windows_of_blocks(metric)
+    of_windows: dict[str, pl.DataFrame] = {}
+    judged = [pl.DataFrame(schema=BLOCKS_SCHEMA)]
+    formulas = [metric.value, *((metric.ratio or ()) if in_windows else ())]
+    formulas += [metric.tolerance] if claims and metric.tolerance is not None else []
+    needed = {name for part in formulas for name in part.meta.root_names()}.union({"d_d"}, *map(columns, claims))
+    for given in grids(tables, sorted(needed), rows_of_model) if metric.has_blocks else ():
+        given = given.with_columns(value=defined_or_nan(metric.value))
+        if in_windows:
+            of_windows[given.pairing] = windows(metric, given)
+        if claims:
+            tolerance = pl.lit(None) if metric.tolerance is None else metric.tolerance
+            judged.append(blocks(claims, metric, given.with_columns(tolerance=tolerance.cast(pl.Float64))))
+    return _Tensors(of_windows, pl.concat(judged))
 
 
 def _with_values(metric: Metric, part: pl.DataFrame) -> pl.DataFrame:

@@ -20,7 +20,7 @@ from analysis.tables import PAIRINGS, pairing_kind
 from tracer.errors import UsageError
 
 Over = Literal["every step", "on average", "trend", "ratio", "quantile", "equivalent", "share", "envelope"]
-Blocks = Literal["share", "trajectory", "no"]
+Blocks = Literal["share", "trajectory", "alone", "no"]
 FAMILIES = {
     "A": "Convexity along the step",
     "B": "Reference points",
@@ -31,7 +31,7 @@ FAMILIES = {
     "G": "Other geometries and rates",
     "": "Your own",
 }
-RULES = 2
+RULES = 3
 """Version of the rules that turn values into verdicts; raised when a rule changes, so that verdicts turn stale."""
 _TAKEN = {"pairing", "step", "block", "value", "tolerance"}
 _OF_WINDOWS = {"window", "number", "first_step", "last_step", "pairs", "undefined", "missing", "mean", "total"} | {
@@ -232,7 +232,7 @@ class Metric:
         pairings: which pairs it is meant for: "previous", "next" (in-sample), "reference" (every reference point).
             Unpaired rows are measured beside "previous" and never judged.
         blocks: what a parameter tensor's own value means: an exact additive "share" of the model's, a value along the
-            whole "trajectory" (the other tensors move too), or "no" meaning.
+            whole "trajectory" (the other tensors move too), a value with this tensor moved "alone", or "no" meaning.
         ratio: numerator and denominator where windows are summarised by sum over sum, never by a mean of ratios.
         variants: other definitions in circulation.
         series: columns beside the value, see :mod:`analysis.series`.

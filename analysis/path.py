@@ -33,17 +33,21 @@ class Along:
     """Sums along a stretch of consecutive steps, carried from segment to segment.
 
     They need 24 bytes of memory per parameter of a float32 trace, 32 of a float64 one.
+
+    Args:
+        columns: the coordinates whose sums are kept.
     """
 
-    def __init__(self, parameters: int, dtype: str) -> None:
+    def __init__(self, parameters: int, dtype: str, columns: slice = slice(None)) -> None:
+        self._columns = columns
         self._x0, self._xw = np.zeros(parameters, dtype), np.zeros(parameters, dtype)
         self._total, self._window = np.zeros(parameters), np.zeros(parameters)
 
     def carried(self, segment: Segment) -> Carried:
         """What the kernel carries on through ``segment``."""
         if segment.before is None:
-            self._x0[:] = segment.streams["x"][0]
-            self._total[:] = 0
+            self._x0[self._columns] = segment.streams["x"][0][self._columns]
+            self._total[self._columns] = 0
         return Carried(self._x0, self._xw, self._total, self._window, opening(segment))
 
 

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.battery import CONTROLS
 from analysis.drawing import (
     AVERAGE,
     DASHED,
@@ -38,7 +39,6 @@ from analysis.drawing import (
     steps_below,
     zero,
 )
-from analysis.grouped import CONTROLS
 from analysis.tables import MODEL, REFERENCE
 
 _WIDTH, _HALF = 9.6, 3.8  # inches of a plate, of one of two panels beside each other

@@ -1,12 +1,10 @@
 """Segments to inner products: what the kernel gives for each step and block, and in which order."""
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from analysis.kernel import Array, Behind, Carried, Vectors, rows
+from analysis.spread import THREADS, Spread, parts_of
 
 PAIR = ("d_d", "gx_d", "gy_d", "dg_d", "dg_dg", "gx_gx", "gy_gy", "gx_gy")
 PATH = ("x_x", "g_x", "x_d", "g_gprev", "d_dprev")
@@ -22,11 +20,8 @@ PRODUCTS = (*PAIR, *PATH, *ALONG, *NEXT, *HALVES)
 TO_REFERENCE = ("d_d", "gx_d", "d_back")
 """Products with a reference point r: ‖x_t − r‖², ⟨g_t, x_t − r⟩ and ⟨x_{t−1} − r, x_t − x_{t−1}⟩."""
 
-PARTS = 4  # how many threads can share the work; fixed, so that sums do not depend on the machine
-
 _MAX = PRODUCTS.index("d_max")
 Floats = npt.NDArray[np.float64]
-Spread = Callable[[Callable[[Array], tuple[Floats, Floats]], list[Array]], Any]
 
 
 def products(
@@ -36,7 +31,7 @@ def products(
     references: Array,
     pieces: npt.NDArray[np.int64],
     blocks: int,
-    spread: Spread = map,
+    spread: Spread = THREADS,
 ) -> tuple[Floats, Floats]:
     """Inner products of ``n`` consecutive steps in ``d`` dimensions, per block, in float64.
 
@@ -45,7 +40,7 @@ def products(
         carried: brought up to date.
         references: points, shape ``(k, d)``, in the dtype of the vectors.
         pieces: from :func:`analysis.kernel.cuts`.
-        spread: ``map`` of an executor whose threads share the work.
+        spread: who computes which part of the vectors.
 
     Returns:
         shape ``(n, 1 + blocks, 29)`` in the order of :data:`PRODUCTS`, and ``(n, 1 + blocks, k, 3)`` in that of
@@ -59,21 +54,22 @@ def products(
     points = _read_only(references)
 
     def part(of_pieces: Array) -> tuple[Floats, Floats]:
-        out = np.zeros((n, blocks, len(PRODUCTS)))
-        ref = np.zeros((n, blocks, k + -k % 4, len(TO_REFERENCE)))  # the kernel takes four at a time
-        rows(frozen, before, carried, points, of_pieces, out, ref)
-        return out, ref
+        first, last = int(of_pieces[0, 0]), int(of_pieces[-1, 0])  # blocks: most parts have few of them
+        sums = np.zeros((n, last - first + 1, len(PRODUCTS)))
+        to = np.zeros((n, last - first + 1, k + -k % 4, len(TO_REFERENCE)))  # the kernel takes four at a time
+        rows(frozen, before, carried, points, of_pieces - [first, 0, 0], sums, to)
+        return sums, to[:, :, :k]
 
-    parts = PARTS if len(pieces) >= 4 * PARTS else 1
-    (out, ref), *others = spread(part, np.array_split(pieces, parts))
-    for more, more_ref in others:
-        largest = np.maximum(out[..., _MAX], more[..., _MAX])
-        out += more
-        out[..., _MAX] = largest
-        ref += more_ref
+    out, ref = np.zeros((n, blocks, len(PRODUCTS))), np.zeros((n, blocks, k, len(TO_REFERENCE)))
+    for of_pieces, (sums, to) in spread(part, parts_of(pieces)):
+        of = slice(int(of_pieces[0, 0]), int(of_pieces[-1, 0]) + 1)
+        largest = np.maximum(out[:, of, _MAX], sums[..., _MAX])
+        out[:, of] += sums
+        out[:, of, _MAX] = largest
+        ref[:, of] += to
     of_all = _with_model(out)
     of_all[:, 0, _MAX] = out[..., _MAX].max(axis=1, initial=0.0)
-    return of_all, _with_model(ref[:, :, :k])
+    return of_all, _with_model(ref)
 
 
 def _with_model(values: Floats) -> Floats:

@@ -25,8 +25,7 @@ def proof_bounds(run_id: str, lines: pl.DataFrame | None) -> Figure:
     rows = [] if lines is None else lines.filter((pl.col("part") == "bound") & (pl.col("right") > 0)).to_dicts()
     drawn = [row for row in rows if row["left"] is not None or row["reason"].startswith("needs ")]
     fig = canvas("plate-proofs", f"What proofs promise, and what was observed      run {run_id}",
-                 (WIDTH, 1.7 + 0.42 * max(len(drawn), 2)))  # fmt: skip
-    fig.set_layout_engine("constrained")  # names of any length stand beside the axes
+                 (WIDTH, 1.7 + 0.42 * max(len(drawn), 2)), measured=True)  # fmt: skip
     axes = fig.subplots()
     if not drawn:
         nothing(axes, "no proof that speaks of this run has a bound that could be computed; the table says why")

@@ -48,6 +48,11 @@ class Points:
     vectors: Array
     ends: dict[int, tuple[int, int]]
 
+    @property
+    def last(self) -> Array | None:
+        """The last point, where it is one of the references."""
+        return self.vectors[self.names.index("last")] if "last" in self.names else None
+
     def turn_to(self, trace: Trace, epoch: int | None) -> None:
         """Put the last point of ``epoch`` into the row of ``epoch_last``; NaN where that epoch is not known."""
         row = self.vectors[self.names.index("epoch_last")]
@@ -65,8 +70,10 @@ class Points:
         missing[0] = before.step != self.ends.get(before.record["epoch"][0], (-1, -1))[1]
 
 
-def find_points(trace: Trace, records: pl.DataFrame, wanted: Sequence[str]) -> Points:
+def find_points(trace: Trace, records: pl.DataFrame, wanted: Sequence[str], columns: slice = slice(None)) -> Points:
     """The wanted reference points; one that this run does not have (no epochs, no losses, no points) is left out.
+
+    ``columns`` are the coordinates that are looked at: means of many points hold anything elsewhere.
 
     Raises:
         UsageError: a name is not known, or a point is not one of this model.
@@ -83,7 +90,7 @@ def find_points(trace: Trace, records: pl.DataFrame, wanted: Sequence[str]) -> P
             found[f"point:{Path(which).stem}"] = _from_file(trace, Path(which))
         elif name not in REFERENCES:
             raise UsageError(f"Reference {name!r} is not known; expected run:ID, point:FILE or one of {REFERENCES}.")
-        elif (point := _of_this_run(name, trace, records, there, bool(ends))) is not None:
+        elif (point := _of_this_run(name, trace, records, there, bool(ends), columns)) is not None:
             found[name] = point
     vectors = np.empty((len(found), trace.parameters), trace.manifest.dtype)
     for row, point in zip(vectors, found.values(), strict=True):
@@ -91,7 +98,9 @@ def find_points(trace: Trace, records: pl.DataFrame, wanted: Sequence[str]) -> P
     return Points(tuple(found), vectors, ends)
 
 
-def _of_this_run(name: str, trace: Trace, records: pl.DataFrame, there: Array, epochs: bool) -> Array | None:
+def _of_this_run(
+    name: str, trace: Trace, records: pl.DataFrame, there: Array, epochs: bool, columns: slice
+) -> Array | None:
     first, last = int(there[0]), int(there[-1])
     if name in ("initial", "last"):
         return _row(trace, first if name == "initial" else last)
@@ -104,11 +113,11 @@ def _of_this_run(name: str, trace: Trace, records: pl.DataFrame, there: Array, e
     if name == "tail_mean":
         count = -(-len(there) // TAIL)
         tail = there[-count:]
-        return _weighted_mean(trace, tail, np.full(len(tail), 1 / len(tail)))
+        return _weighted_mean(trace, tail, np.full(len(tail), 1 / len(tail)), columns)
     if name == "ema":
         fades = EMA ** np.arange(len(there))[::-1]  # also the share of all weights that older points have
         counts = fades > np.finfo(trace.manifest.dtype).eps / 8  # the others change no digit
-        return _weighted_mean(trace, there[counts], fades[counts] * (1 - EMA) / (1 - EMA ** len(there)))
+        return _weighted_mean(trace, there[counts], fades[counts] * (1 - EMA) / (1 - EMA ** len(there)), columns)
     return np.zeros(trace.parameters) if epochs else None  # of the last point of each epoch
 
 
@@ -124,27 +133,28 @@ def _random(first: Array, last: Array) -> Array:
     return np.asarray(first + direction)
 
 
-def _weighted_mean(trace: Trace, rows: Array, weights: Array) -> Array:
+def _weighted_mean(trace: Trace, rows: Array, weights: Array, columns: slice) -> Array:
     """Σ w_i x_i over rows of the trace in their order: how the trace is cut into chunks does not matter."""
     total = np.zeros(trace.parameters)
+    first, last, _ = columns.indices(trace.parameters)
     start, stop = int(rows[0]), int(rows[-1]) + 1
     of_row = np.zeros(stop - start)
     of_row[rows - start] = weights
     at = 0
     for found in trace.rows("x", start, stop):
-        _add_weighted(found, of_row[at : at + len(found)], total)
+        _add_weighted(found, of_row[at : at + len(found)], first, last, total)
         at += len(found)
     return total
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _add_weighted(x: Array, weights: Array, total: Array) -> None:
+def _add_weighted(x: Array, weights: Array, first: int, last: int, total: Array) -> None:
     piece = 1 << 12
-    for a in range(0, x.shape[1], piece):
-        part = total[a : a + piece]
+    for a in range(first, last, piece):
+        part = total[a : min(a + piece, last)]
         for t in range(x.shape[0]):
             if weights[t] != 0:
-                row = x[t][a : a + piece]
+                row = x[t][a : min(a + piece, last)]
                 for i in range(row.size):
                     part[i] += weights[t] * np.float64(row[i])
 

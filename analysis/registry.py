@@ -36,7 +36,18 @@ def broken_metrics() -> dict[str, str]:
     return _load()[1]
 
 
-def _load() -> tuple[dict[str, Metric], dict[str, str]]:
+def sources() -> dict[str, Path]:
+    """File of every metric that loads, by name; what an entry point offers may have none."""
+    return {name: file for name, place in _load()[2].items() if (file := _file(place)) is not None}
+
+
+def _file(place: str) -> Path | None:
+    if place.startswith(analysis.metrics.__name__ + "."):
+        return Path(analysis.metrics.__file__).with_name(f"{place.rpartition('.')[2]}.py")
+    return Path(place) if os.path.isabs(place) else None
+
+
+def _load() -> tuple[dict[str, Metric], dict[str, str], dict[str, str]]:
     found: dict[str, Metric] = {}
     places: dict[str, str] = {}
     broken: dict[str, str] = {}
@@ -52,7 +63,7 @@ def _load() -> tuple[dict[str, Metric], dict[str, str]]:
             broken[place] = f"{type(error).__name__}: {error}"
         else:
             found[metric.name], places[metric.name] = metric, place
-    return found, broken
+    return found, broken, places
 
 
 def _sources() -> Iterator[tuple[str, Callable[[], Metric]]]:
@@ -72,7 +83,7 @@ def _in_directory(directory: str) -> Iterator[tuple[str, Callable[[], Metric]]]:
         return
     for file in sorted(path.glob("*.py")):
         if not file.name.startswith("_"):
-            yield str(file), partial(_of_file, file)
+            yield str(file), partial(load_file, file)
 
 
 def _refuse(directory: str) -> Metric:
@@ -83,7 +94,12 @@ def _built_in(name: str) -> Metric:
     return _metric_of(importlib.import_module(name), name)
 
 
-def _of_file(file: Path) -> Metric:
+def load_file(file: Path) -> Metric:
+    """The metric of one file.
+
+    Raises:
+        UsageError: the file defines none under the name ``metric``; whatever the file itself raises.
+    """
     # not imported by name: no entry in sys.modules to clash, no __pycache__ beside the user's file, no sys.path, no cwd
     module = ModuleType(f"lemmata_metric_{file.stem}")
     module.__file__ = str(file)

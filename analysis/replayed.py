@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from analysis.tables import MODEL
+from analysis.columns import MODEL
 from tracer.errors import FormatError
 from tracer.store.replays import Index, Results
 
@@ -59,16 +59,35 @@ class Replayed:
         """Names of the tables there are, and whether each is complete."""
         return {} if self.index is None else {n: bool(entry["complete"]) for n, entry in self.index.tables.items()}
 
+    @property
+    def directory(self) -> Path:
+        """Where the results lie."""
+        return self._results.directory
+
+    @property
+    def content(self) -> str:
+        """Stands for all results: equal texts, equal numbers. Empty where nothing was replayed."""
+        return "" if self.index is None else self._results.content(self.index)
+
+    def rows(self, name: str) -> int:
+        """Rows of a table that are sealed."""
+        return 0 if self.index is None else self._results.read(self.index.tables[name]["fingerprint"]).num_rows
+
+    def written(self, name: str) -> float | None:
+        """When the last part of a table was written, as its file says: seconds since 1970."""
+        return None if self.index is None else self._results.written(self.index.tables[name]["fingerprint"])
+
     def losses(self) -> pl.LazyFrame:
         """Recorded and replayed f(x_t, z_t), with ‖g_t‖² and ‖replayed g − g_t‖²: step loss replayed g_g slip_slip."""
         return self._read("repeat")
 
-    def references(self) -> pl.LazyFrame:
+    def references(self, complete: bool = False) -> pl.LazyFrame:
         """Pairs with reference points: pairing step block, columns of the geometry, and gy_step = ⟨∇f(y, z_t), d_t⟩.
 
         The last is the update correlation at a reference point: d_t = x_t − x_{t−1} does not depend on z_t.
+        ``complete``: only of references that were replayed to the end.
         """
-        names = [name for name in self.tables if name.startswith("reference:")]
+        names = [name for name, whole in self.tables.items() if name.startswith("reference:") and whole >= complete]
         return pl.concat([self._empty("reference"), *(self._read(name, "reference") for name in names)])
 
     def profile(self) -> pl.LazyFrame:
@@ -80,7 +99,8 @@ class Replayed:
 
         change φ(1) − φ(0); integral of φ' by Gauss quadrature; residual = change − integral (zero for a gradient of
         this loss, up to quadrature; a kink leaves O(1/nodes)); midpoint_defect φ(½) − (φ(0) + φ(1))/2 and
-        largest_defect, the largest φ(s) − (1−s) φ(0) − s φ(1) inside (≤ 0 where convex); curvature_high and
+        largest_defect, the largest φ(s) − (1−s) φ(0) − s φ(1) inside (≤ 0 where convex); profile_loss, the largest
+        |φ(s)| there; curvature_high and
         curvature_low, the extremes over s in (0, 1] of (φ'(s) − φ'(0)) / (s ‖d‖²) (Mishkin et al. 2024).
         """
         at = {s: (pl.col("loss").filter(s=s).first(), pl.col("slope").filter(s=s).first()) for s in (0.0, 0.5, 1.0)}
@@ -98,6 +118,7 @@ class Replayed:
                 integral=pl.when(nodes > 0).then(integral),
                 midpoint_defect=half - (start + end) / 2,
                 largest_defect=(pl.col("loss") - chord).filter(inside).max(),
+                profile_loss=pl.col("loss").filter((s >= 0) & (s <= 1)).abs().max(),
                 curvature_high=rise.max(),
                 curvature_low=rise.min(),
                 d_d=pl.col("d_d").first(),

@@ -10,7 +10,17 @@ from typing import Any
 
 import polars as pl
 
+from analysis.battery import CONTROLS
 from analysis.checks import CheckResult
+from analysis.details import (
+    UNFOLDED_MOST,
+    Details,
+    battery_shown,
+    tensors_counted,
+    tensors_judged,
+    tensors_shown,
+    windows_shown,
+)
 from analysis.figures import drawable, figure
 from analysis.grouped import STATUSES, Family, families, is_control, points
 from analysis.metric import Claim, Metric
@@ -37,6 +47,7 @@ def report(
     steps: pl.DataFrame | None = None,
     proofs: Proofs | None = None,
     drawings: Mapping[str, Drawing] | None = None,
+    details: Mapping[str, Details] | None = None,
 ) -> str:
     """The page of one run as HTML text.
 
@@ -50,13 +61,19 @@ def report(
         proofs: by name the proof, what it amounts to and its lines.
         drawings: figures by metric, as :func:`metric_drawing` made them, and plates, as :func:`plates` made them; the
             others are drawn here.
+        details: windows and verdicts on parameter tensors by metric; a metric that is not there shows neither.
     """
     metrics = {name: metric for name, (metric, _, _) in measurements.items()}
     rows = [row for _, _, verdicts in measurements.values() for row in verdicts.iter_rows(named=True)]
     found = families({name: metric.family for name, metric in metrics.items()}, rows)
     held = _proofs(proofs or {})
     drawn = plates(facts, measurements, steps, proofs, drawings)
-    drawn |= {name: metric_drawing(*of) for name, of in measurements.items() if name not in (drawings or {})}
+    beside = {name: (details or {}).get(name, Details()) for name in measurements}
+    drawn |= {
+        name: metric_drawing(*of, beside[name].windows)
+        for name, of in measurements.items()
+        if name not in (drawings or {})
+    }
     drawn |= drawings or {}
     glyphs = {letter: shape for _, shared in drawn.values() for letter, shape in shared.items()}
     page = {
@@ -67,7 +84,9 @@ def report(
         "statuses": STATUSES,
         "plates": {name: drawn[name][0] for name in PLATE_NAMES if name in drawn},
         "proofs": held,
-        "sections": {family.slug: _sections(family, measurements, drawn) for family in found},
+        "sections": {family.slug: _sections(family, measurements, drawn, beside) for family in found},
+        "battery": battery_shown([verdicts for _, _, verdicts in measurements.values()]) if measurements else ([], []),
+        "controls": CONTROLS,
         "metrics": metrics,
         "checks": checks,
         "config": dict(config or {}),
@@ -137,19 +156,21 @@ def _proofs(proofs: Proofs) -> list[dict[str, Any]]:
     return sorted(found, key=lambda each: STATUSES.index(each["finding"]["status"]))
 
 
-def metric_drawing(metric: Metric, table: pl.DataFrame, verdicts: pl.DataFrame) -> Drawing:
+def metric_drawing(
+    metric: Metric, table: pl.DataFrame, verdicts: pl.DataFrame, windows: pl.DataFrame | None = None
+) -> Drawing:
     """The figure of a metric as the page shows it; empty where nothing was measured."""
-    return drawing(figure(metric, table, verdicts, titled=False)) if drawable(table) else ("", {})
+    return drawing(figure(metric, table, verdicts, windows, titled=False)) if drawable(table) else ("", {})
 
 
-def _sections(family: Family, measurements: Measurements, drawn: Mapping[str, Drawing]) -> list[dict[str, Any]]:
+def _sections(
+    family: Family, measurements: Measurements, drawn: Mapping[str, Drawing], details: Mapping[str, Details]
+) -> list[dict[str, Any]]:
     names = dict.fromkeys([*(group.metric for group in family.groups), *family.descriptive])
-    return [_section(*measurements[name], drawn[name][0]) for name in measurements if name in names]
+    return [_section(*measurements[name], drawn[name][0], details[name]) for name in measurements if name in names]
 
 
-def _section(metric: Metric, table: pl.DataFrame, verdicts: pl.DataFrame, svg: str) -> dict[str, Any]:
-    rows = summary(table)
-    blocks = rows.filter(pl.col("block").cast(pl.String) != MODEL)
+def _section(metric: Metric, table: pl.DataFrame, verdicts: pl.DataFrame, svg: str, details: Details) -> dict[str, Any]:
     judged = verdicts.filter(pl.col("rule") != "none").to_dicts()
     statuses = [row["status"] for row in judged if row["pairing"] != "unpaired" and not is_control(row)]
     claims = [(claim, [row for row in judged if row["claim"] == claim.name]) for claim in metric.claims]
@@ -161,9 +182,12 @@ def _section(metric: Metric, table: pl.DataFrame, verdicts: pl.DataFrame, svg: s
         "svg": svg,
         "claims": [_claim(claim, of) for claim, of in claims if of],
         "columns": _SUMMARY,
-        "summary": rows.filter(pl.col("block").cast(pl.String) == MODEL).rows(named=True),
-        "blocks": blocks.head(_BLOCKS_MOST).rows(named=True),
-        "blocks_left_out": max(0, len(blocks) - _BLOCKS_MOST),
+        "summary": summary(table.filter(pl.col("block").cast(pl.String) == MODEL)).rows(named=True),
+        "windows": windows_shown(metric, details),
+        "tensors": tensors_shown(metric, details),
+        "judged": tensors_judged(details),
+        "counted": tensors_counted(details.blocks.to_dicts() if details.blocks is not None else ()),
+        "fold": details.blocks is not None and len(details.blocks) > UNFOLDED_MOST,
     }
 
 

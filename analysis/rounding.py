@@ -10,7 +10,7 @@ is noisier still. A formula loses little by it: where the loss difference is too
 
 import polars as pl
 
-from analysis.columns import LOSSES, d_d, gx_d, gx_gx, gy_gy, loss_x, loss_y, u_loss, u_vector
+from analysis.columns import LOSSES, d_d, gx_d, gx_gx, gy_gy, loss_x, loss_y, sigma_f, u_loss, u_vector
 
 ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 """Unit roundoff by dtype name: the largest relative error of one rounding to nearest."""
@@ -42,6 +42,14 @@ slope_at_y_rounding: pl.Expr = GRADIENT_ERRORS * u_vector * (gy_gy * d_d).sqrt()
 
 slope_rounding: pl.Expr = _slope
 """Rounding of the slope ⟨∇f(x), x − y⟩."""
+
+
+def replayed_rounding(size: pl.Expr) -> pl.Expr:
+    """Rounding of a formula over replayed losses whose absolute values add up to ``size``.
+
+    σ_f, how far recorded losses are from the same ones replayed, where that is more.
+    """
+    return pl.max_horizontal(3 * 2**0.5 * sigma_f, LOSS_ERRORS * u_loss * size)
 
 
 def resolved(gap: pl.Expr, trapezoid: pl.Expr, rounding: pl.Expr) -> tuple[pl.Expr, pl.Expr]:

@@ -9,7 +9,9 @@ from collections.abc import Iterable
 
 import polars as pl
 
+from analysis.columns import REPLAY
 from analysis.metric import Metric
+from analysis.replay_columns import replay_columns
 from analysis.rounding import roundoff
 from analysis.tables import MODEL, PAIRINGS, REFERENCE, Tables, pairing_kind
 
@@ -60,7 +62,7 @@ def joined(table: pl.LazyFrame, path: pl.LazyFrame, tables: Tables, needed: Iter
     wanted = list(dict.fromkeys(name for name in needed if name not in KEYS))
     wanted += [name for parts in _OF_THE_STEP.values() for name in parts if name not in wanted]
     steps = with_previous(tables.steps)
-    facts = {"u_loss": roundoff(tables.facts.loss_dtype), "u_vector": roundoff(tables.facts.dtype)}
+    facts = constants(tables)
     there = set(table.collect_schema())
     in_path = [n for n in wanted if n not in there and n in path.collect_schema()]
     in_steps = [n for n in wanted if n not in {*there, *in_path, *facts} and n in steps.collect_schema()]
@@ -70,7 +72,11 @@ def joined(table: pl.LazyFrame, path: pl.LazyFrame, tables: Tables, needed: Iter
         table = table.join(path, on=["step", "block"], how="left", maintain_order="left")
     if in_steps:
         table = table.join(steps.select("step", *in_steps), on="step", how="left", maintain_order="left")
-    absent = [n for n in wanted if n not in {*there, *in_path, *in_steps, *facts}]
+    in_replay = [] if tables.replayed is None else [n for n in wanted if n in REPLAY and n not in there]
+    for columns in replay_columns(tables.replayed, in_replay, tables.geometry) if tables.replayed is not None else ():
+        table = table.join(columns, on=KEYS, how="left", maintain_order="left", validate="m:1")
+    in_replay = [n for n in in_replay if n in table.collect_schema()]
+    absent = [n for n in wanted if n not in {*there, *in_path, *in_steps, *in_replay, *facts}]
     constant = [pl.lit(value, pl.Float64).alias(name) for name, value in facts.items()]
     table = table.with_columns(*constant, *(pl.lit(None, pl.Float64).alias(name) for name in absent))
     pairing = pl.col("pairing").cast(pl.String)
@@ -80,6 +86,17 @@ def joined(table: pl.LazyFrame, path: pl.LazyFrame, tables: Tables, needed: Iter
         for name, (leaves, made) in _OF_THE_STEP.items()
         if name in wanted and name not in {*there, *in_path, *in_steps}
     )
+
+
+def constants(tables: Tables) -> dict[str, float | None]:
+    """What is the same at every step of a run."""
+    facts, replayed = tables.facts, tables.replayed
+    return {
+        "u_loss": roundoff(facts.loss_dtype),
+        "u_vector": roundoff(facts.dtype),
+        "nesterov": float("nesterov" in facts.optimizer_flags),
+        "sigma_f": None if replayed is None else replayed.noise,
+    }
 
 
 def defined_or_nan(formula: pl.Expr) -> pl.Expr:

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from analysis.reductions import batched
+
 WINDOWS_LEAST, WINDOWS_MOST = 10, 20  # two batches each: 20 to 40 batches
 BATCH_LEAST = 5  # values in a batch, for a verdict
 BATCH_LONG = 100  # once batches are this long, more of them rather than longer ones
@@ -168,25 +170,22 @@ def moments(values: Values) -> Moments:
     if n < 2:
         mean, unknown = values.sum(axis=0) if n else np.full(k, np.nan), np.full(k, np.nan)
         return Moments(mean, unknown, np.empty((0, k)), np.zeros(k), np.ones(k), 0.0)
-    scale = np.ldexp(0.5, np.frexp(np.abs(values).max(axis=0))[1])  # a diverging run's squares would overflow
-    scaled, windows = values / scale, _windows(n)
-    batches, counts = _sums(scaled, 2 * windows)
-    means = (batches / counts[:, None]).reshape(windows, 2, k)
-    weights = counts.reshape(windows, 2).sum(axis=1) / n
+    largest = np.maximum(values.max(axis=0), -values.min(axis=0))
+    exponent = np.maximum(np.frexp(largest)[1], -1000)  # its inverse must be a number
+    scale = np.ldexp(0.5, exponent)  # a diverging run's squares would overflow
+    windows = _windows(n)
+    lengths = np.full(2 * windows, n // (2 * windows))
+    lengths[: n % (2 * windows)] += 1
+    sums, spread, together = batched(values, 1 / scale, np.concatenate([[0], np.cumsum(lengths)]))
+    means = (sums / lengths[:, None]).reshape(windows, 2, k)
+    weights = lengths.reshape(windows, 2).sum(axis=1) / n
     halves = weights[:, None] * (means[:, 0] - means[:, 1]) / 2
     variance = (halves**2).sum(axis=0)
-    # about each window's own mean: a drift over the whole run must not pass for many independent values
-    within, lengths = _sums(scaled, windows)
-    scaled -= np.repeat(within / lengths[:, None], lengths, axis=0)
-    spread = np.einsum("nk,nk->k", scaled, scaled)
-    starts = np.cumsum(lengths)[:-1]
-    together = np.einsum("nk,nk->k", scaled[1:], scaled[:-1])
-    together -= np.einsum("nk,nk->k", scaled[starts], scaled[starts - 1])  # no neighbours across windows
     with np.errstate(divide="ignore", invalid="ignore"):
         effective = np.where(variance == 0, n, np.minimum(n, spread / max(n - windows, 1) / variance))
         neighbours = np.where(spread > 0, together / spread, 0.0)
     memory = (1 + neighbours) / (1 - neighbours)
-    mean = (batches.sum(axis=0) / n) * scale
+    mean = (sums.sum(axis=0) / n) * scale
     return Moments(mean, np.sqrt(variance) * scale, halves * scale, effective, memory, n / (2 * windows))
 
 
@@ -203,14 +202,6 @@ def trend_moments(values: Values) -> Moments:
         memory=np.maximum(first.memory, second.memory),
         batch=min(first.batch, second.batch),
     )
-
-
-def _sums(values: Values, parts: int) -> tuple[Values, npt.NDArray[np.int64]]:
-    """Sums of contiguous parts of nearly equal length, as ``np.array_split`` cuts them, and the lengths."""
-    n = len(values)
-    lengths = np.full(parts, n // parts)
-    lengths[: n % parts] += 1
-    return np.add.reduceat(values, np.cumsum(lengths) - lengths, axis=0), lengths
 
 
 def _windows(n: int) -> int:

@@ -9,17 +9,19 @@ from typing import Any, Self
 
 import polars as pl
 
+from analysis.columns import MODEL as MODEL
 from analysis.optimizers import optimizer_flags
 from analysis.replay import with_replay
+from analysis.replayed import Replayed
 from tracer.errors import FormatError
 from tracer.store.home import check_run_id
 from tracer.store.manifest import Manifest
 
-MODEL = "model"  # the block that stands for all parameters together
 PAIRINGS = ("previous", "next", "reference", "unpaired")
 REPLAYED = "lemmata.digest"  # in a replay's Parquet metadata: digest of the trace it was made of
 GROUP_ROWS = 1 << 17  # of a Parquet file: what a reader takes at once
 SOURCE = "lemmata.source"  # in a table's Parquet metadata: what it was computed from
+ACROSS = "_comparison"  # directory of tables about all runs
 REFERENCE = "reference:"  # "reference:last" is a pairing of the kind "reference"
 
 
@@ -59,6 +61,7 @@ class Facts:
     optimizer_flags: tuple[str, ...] = ()  # of nesterov, maximize, amsgrad and the like those that are set
     changed_updates: bool = True  # whether points may change besides the optimizer's updates
     formula_why: str = ""  # why the optimizer's formula is not known; empty where it is
+    has_batches: bool | None = None  # whether minibatches were recorded, so that the run can be replayed
 
     @classmethod
     def of(cls, manifest: Manifest, digest: str) -> Self:
@@ -75,17 +78,22 @@ class Facts:
             optimizer_flags=optimizer_flags(manifest),
             # a trace of an earlier version promises nothing
             changed_updates=manifest.optimizer.get("changed_updates") != "error",
+            has_batches=bool(manifest.batches),
         )
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The geometry of a run and what stands beside it; docs/architecture.md lists the columns."""
+    """The geometry of a run and what stands beside it; docs/architecture.md lists the columns.
+
+    ``replayed`` is what was replayed of this very trace; None where nothing was.
+    """
 
     geometry: pl.LazyFrame
     path: pl.LazyFrame
     steps: pl.LazyFrame
     facts: Facts
+    replayed: Replayed | None = None
 
 
 class TableStore:
@@ -99,6 +107,13 @@ class TableStore:
     def __init__(self, root: str | os.PathLike[str], run_id: str) -> None:
         self.run_id = check_run_id(run_id)
         self.directory = Path(root) / self.run_id
+
+    @classmethod
+    def across(cls, root: str | os.PathLike[str]) -> Self:
+        """Tables about all runs together, in a directory whose name no run can have."""
+        made = cls(root, "all")
+        made.run_id, made.directory = "", Path(root) / ACROSS
+        return made
 
     def path(self, name: str) -> Path:
         """File of the table ``name``, for instance ``"geometry"`` or ``"metrics/convexity_gap"``."""
@@ -189,7 +204,16 @@ class TableStore:
         self._check_whole()
         if self.exists("replay") and pl.read_parquet_metadata(self.path("replay")).get(REPLAYED) == facts.digest:
             geometry = with_replay(geometry, self.scan("replay"), MODEL)
-        return Tables(geometry, self.scan("path"), self.scan("steps"), facts)
+        return Tables(geometry, self.scan("path"), self.scan("steps"), facts, self.replayed())
+
+    def replayed(self) -> Replayed | None:
+        """What was replayed of the run as it is; None where nothing was, or it has gone on since.
+
+        Raises:
+            FormatError: the geometry has not been computed, or the index of the replay is damaged.
+        """
+        found = Replayed(self.directory)
+        return found if found.index is not None and found.index.digest == self.facts().digest else None
 
     def _check_whole(self) -> None:
         """Refuse tables of two computations beside each other: the second was killed between them, or goes on."""

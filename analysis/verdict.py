@@ -132,6 +132,8 @@ def _every_step(claim: Claim, evidence: Evidence, finding: Finding) -> tuple[str
         return INCONCLUSIVE, f"too few pairs: {n}, and at least {PAIRS_LEAST} are needed; no violation among them"
     resolved, asked = _resolved(claim, evidence), n + finding.missing
     if resolved < RESOLVED_SHARE * asked:
+        if resolved >= RESOLVED_SHARE * n:
+            return INCONCLUSIVE, f"measured at {n} of {asked} pairs only; no violation at those"
         return INCONCLUSIVE, (
             f"numerics: only {resolved} of {asked} pairs differ from the bound by more than rounding "
             f"(at least {RESOLVED_SHARE:.0%} are needed); no violation"

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import polars as pl
 
-from analysis.columns import COLUMNS
+from analysis.columns import AT_REFERENCE, COLUMNS, NO_LOOK_AHEAD, NO_LOSS, REPLAY
 from analysis.metric import Bias, Claim, Metric, claim_columns
 from analysis.tables import MODEL, REFERENCE, Tables, pairing_kind
 from analysis.verdict import RULE_NAMES, Evidence, judge
@@ -40,7 +40,7 @@ _POINTS = {
     "reference": "reference point, minibatch z_t",
     "unpaired": "previous point x_{t-1}, minibatch z_{t-1}",
 }
-_AT_REFERENCE = {"loss_y", "gy_d", "gy_gy", "dg_d", "dg_dg", "gx_gy"}  # of a reference no probe gives them
+_OF_LOOK_AHEAD = {"loss_x", "gx_d", "gx_gx", "gx_gy", "dg_d", "dg_dg", "dg_norms"}  # of a pair with the next point
 _UNPAIRED = "different minibatches; see R6 (differences of gradients of two minibatches measure noise, not the loss)"
 _IN_SAMPLE = (
     "in-sample: the step was made from this minibatch, so that the pair says nothing of the population loss "
@@ -186,7 +186,7 @@ def _why_not(
         needed = claim_columns(metric, claim)
         names = [n for n in metric.columns if n in gone and n in needed] or [n for n in needed if n in gone]
         absent = "; ".join(f"needs {name}: {_absence(name, tables, pairing)}" for name in names)
-        return absent or "no pair has every column it needs"
+        return absent or "no recorded step is of the kind that the claim is about"
     return "descriptive: the metric makes no claim" if claim is _NOTHING else None
 
 
@@ -199,14 +199,39 @@ def _no_pairs(pairing: str) -> str:
 
 
 def _absence(name: str, tables: Tables, pairing: str = "") -> str:
-    if pairing_kind(pairing) == "reference" and name in _AT_REFERENCE:
-        return f"{COLUMNS[name].meaning}; the minibatches were not evaluated at the reference point"
+    if pairing_kind(pairing) == "reference" and name in AT_REFERENCE:
+        gradients = "" if name == "loss_y" else " --gradients"
+        options = f"--references {pairing.removeprefix(REFERENCE)}{gradients}"
+        why = f"needs a replay of the minibatches at the reference point: run `lemmata replay RUN {options}`"
+        return _replayable(
+            COLUMNS[name].meaning, "the minibatches were not evaluated at the reference point; " + why, tables
+        )
+    if pairing == "next" and name in ("loss_x", "loss_y") and not _has_losses(tables):
+        return f"{COLUMNS[name].meaning}; {NO_LOSS}"
+    if pairing == "next" and name in _OF_LOOK_AHEAD:
+        return f"{COLUMNS[name].meaning}; {NO_LOOK_AHEAD}"
+    if name in REPLAY:
+        return _replayable(COLUMNS[name].meaning, COLUMNS[name].absent, tables)
     known = {*COLUMNS, *tables.steps.collect_schema()}
     if name not in known:
         return f"this run's tables have no such column; there are {', '.join(sorted(known))}"
     if name in COLUMNS:
         return f"{COLUMNS[name].meaning}; {COLUMNS[name].absent}"
     return "it is missing at every step"
+
+
+def _has_losses(tables: Tables) -> bool:
+    if "loss" not in tables.steps.collect_schema():
+        return False
+    return bool(tables.steps.select(pl.col("loss").is_not_null().any()).collect().item())
+
+
+def _replayable(meaning: str, absent: str, tables: Tables) -> str:
+    """Why a replayed number is missing, and how to get it: a run without its minibatches has to be recorded again."""
+    said = f"{meaning}; {absent.replace('RUN', tables.facts.run_id)}"
+    if tables.facts.has_batches is False:
+        said += ", which needs the minibatches: this run was recorded without them (record_batches=True)"
+    return said
 
 
 def _caveat(claim: Claim, rows: pl.DataFrame) -> str:

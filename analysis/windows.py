@@ -4,100 +4,114 @@ A ratio is summarised by its sums, never by a mean of ratios. Missing and undefi
 of no number.
 """
 
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from analysis.columns import LOSSES, value
-from analysis.metric import Metric, Variant
-from analysis.rows import defined_or_nan, pairings_of, rows
-from analysis.tables import MODEL, Tables
+from analysis.grid import Grid
+from analysis.metric import Metric
+from analysis.reductions import summaries, sums_of_pairs
 
 STEPS = 100
 """Length of the shortest windows, counted from step 0."""
 
-_KEYS = ("pairing", "block", "window", "number")
+_Numbers = npt.NDArray[Any]
 
 
-def windows(metric: Metric, tables: Tables) -> pl.DataFrame:
-    """One row per window, pairing and block.
+def windows(metric: Metric, given: Grid) -> pl.DataFrame:
+    """One row per block and window of one pairing.
 
     ``window`` is its kind ("run", "epoch", "steps:100") and ``number`` which one: the epoch as recorded, the first step
     over 100, 0 for the run. Steps without an epoch are in no window of that kind. ``first_step`` and ``last_step`` are
     of its rows; ``pairs`` are those with a defined value, ``undefined`` NaN, ``missing`` null. ``mean``, ``total``,
     ``smallest``, ``median``, ``largest`` are of the defined values; null where there is none. A metric with ``ratio``
-    has ``numerator`` and ``denominator``, summed over the pairs that have both, and their ``ratio``. Each variant has
-    its summary under its name, of the model's rows.
+    has ``numerator`` and ``denominator``, summed over the pairs that have both, and their ``ratio``.
 
-    Blocks have rows of their own where the metric means something there and no loss is read.
-
-    It reads every block of the tables: seconds on a large run, so that it is computed where it is asked for.
+    Args:
+        metric: whose values are summarised.
+        given: the value as a column, what its ratio reads, and the epoch of each step.
     """
-    parts = _windows(metric, tables, model=True)
-    if metric.has_blocks and not _reads_loss_in_ratio(metric):
-        parts = pl.concat([parts, _windows(metric, tables, model=False)], how="diagonal")
-    order = {"run": 0, "epoch": 1, f"steps:{STEPS}": 2}
-    return parts.sort("pairing", "block", pl.col("window").replace_strict(order, return_dtype=pl.Int8), "number")
+    cut = _stretches(given.steps)
+    k, count = len(given.blocks), len(cut.number)
+    counts, found = summaries(*given.array(value), cut.rows, cut.start, cut.end)
+    with np.errstate(invalid="ignore"):
+        mean = found[:, :, 0] / counts[:, :, 0]
+    columns: dict[str, Any] = {"pairing": given.pairing, "block": np.repeat(np.array(given.blocks, object), count)}
+    columns |= {name: np.tile(of, k) for name, of in (("window", cut.kind), ("number", cut.number))}
+    columns |= {name: np.tile(of, k) for name, of in (("first_step", cut.first_step), ("last_step", cut.last_step))}
+    columns |= {name: counts[:, :, i].ravel() for i, name in enumerate(("pairs", "undefined", "missing"))}
+    numbers = {"mean": mean, **{n: found[:, :, i] for i, n in enumerate(("total", "smallest", "median", "largest"))}}
+    if metric.ratio is not None:
+        above, below = (given.array(part)[0] for part in metric.ratio)
+        over, under = sums_of_pairs(above, below, cut.rows, cut.start, cut.end)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = over / under
+        numbers |= {"numerator": over, "denominator": under, "ratio": np.where(np.isfinite(ratio), ratio, np.nan)}
+    columns |= {name: pl.Series(of.ravel(), nan_to_null=True) for name, of in numbers.items()}
+    schema = dict.fromkeys(("pairing", "block", "window"), pl.String)
+    return pl.DataFrame(columns, schema_overrides=schema)
 
 
-def _reads_loss_in_ratio(metric: Metric) -> bool:
-    return any(LOSSES & set(part.meta.root_names()) for part in metric.ratio or ())
+def with_variants(metric: Metric, found: pl.DataFrame, model: pl.DataFrame) -> pl.DataFrame:
+    """Windows of the model with each variant's summary under its name; null where it has no defined value.
 
-
-def _windows(metric: Metric, tables: Tables, model: bool) -> pl.DataFrame:
-    """Rows of the model alone, or of the blocks alone."""
-    ratio, variants = metric.ratio or (), metric.variants if model else ()
-    formulas = [metric.value, *ratio, *(v.value for v in variants)]
-    needed = {name for part in formulas for name in part.meta.root_names()}
-    found = rows(tables, [*sorted(needed), "epoch"], pairings_of([metric], tables), model=model)
-    if not model:
-        found = found.filter(pl.col("block") != MODEL)
-    columns = {"numerator": ratio[0], "denominator": ratio[1]} if ratio else {}
-    found = found.select(
-        *("pairing", "block", "step", "epoch"),
-        value=defined_or_nan(metric.value),
-        **{name: defined_or_nan(part) for name, part in columns.items()},
-        **{v.name: defined_or_nan(v.value) for v in variants},
-    )
-    table = found.collect()
-    kinds = {
-        "run": table.with_columns(number=pl.lit(0, pl.Int64)),
-        "epoch": table.filter(pl.col("epoch").is_not_null()).with_columns(number=pl.col("epoch").cast(pl.Int64)),
-        f"steps:{STEPS}": table.with_columns(number=pl.col("step") // STEPS),
-    }
-    return pl.concat(
-        _summarised(part.with_columns(window=pl.lit(kind)), bool(ratio), variants) for kind, part in kinds.items()
-    )
-
-
-def _summarised(table: pl.DataFrame, ratio: bool, variants: tuple[Variant, ...]) -> pl.DataFrame:
-    found = table.group_by(_KEYS).agg(_summaries(ratio))
-    for variant in variants:
-        own = table.with_columns(value=variant.name).filter(value.is_finite())  # a summary reads its variant's values
+    Args:
+        metric: whose variants they are.
+        found: as :func:`windows` gives them for the model.
+        model: its rows, a column per variant.
+    """
+    cut = _stretches(model)
+    number = pl.Series("window", np.repeat(np.arange(len(cut.number)), cut.end - cut.start))
+    for variant in metric.variants:
         summary = value.mean() if variant.summary is None else variant.summary
-        numbers = own.group_by(_KEYS, maintain_order=True).agg(summary.cast(pl.Float64).alias(variant.name))
-        found = found.join(numbers, on=_KEYS, how="left")
+        reads = dict.fromkeys(name for name in summary.meta.root_names() if name != "value")
+        own = model.select(*reads, value=variant.name)[cut.rows].with_columns(number).filter(value.is_finite())
+        numbers = own.group_by("window", maintain_order=True).agg(summary.cast(pl.Float64).alias(variant.name))
+        every = np.full(len(cut.number), np.nan)
+        every[numbers["window"].to_numpy()] = numbers[variant.name].fill_null(np.nan).to_numpy()
+        found = found.with_columns(pl.Series(variant.name, every, nan_to_null=True))
     return found
 
 
-def _summaries(ratio: bool) -> list[pl.Expr]:
-    defined = value.filter(value.is_finite())
-    some = defined.len() > 0
-    found = [
-        pl.col("step").min().alias("first_step"),
-        pl.col("step").max().alias("last_step"),
-        defined.len().cast(pl.Int64).alias("pairs"),
-        value.is_nan().sum().cast(pl.Int64).alias("undefined"),
-        value.null_count().cast(pl.Int64).alias("missing"),
-        defined.mean().alias("mean"),
-        pl.when(some).then(defined.sum()).alias("total"),
-        defined.min().alias("smallest"),
-        defined.median().alias("median"),
-        defined.max().alias("largest"),
-    ]
-    if ratio:
-        above, below = pl.col("numerator"), pl.col("denominator")
-        both = above.is_finite() & below.is_finite()  # null where either is missing: filtered out as well
-        over, under = (pl.when(both.any()).then(part.filter(both).sum()) for part in (above, below))
-        quotient = over / under
-        found += [over.alias("numerator"), under.alias("denominator")]
-        found.append(pl.when(quotient.is_finite()).then(quotient).otherwise(None).alias("ratio"))
-    return found
+def has_windows_of_blocks(metric: Metric) -> bool:
+    """Whether a tensor's own windows mean something: its value does, and the ratio reads no loss."""
+    return metric.has_blocks and not any(LOSSES & set(part.meta.root_names()) for part in metric.ratio or ())
+
+
+class _Cut(NamedTuple):
+    """Windows: a kind, a number and the steps of each; its rows are ``rows[start:end]``."""
+
+    kind: _Numbers
+    number: _Numbers
+    first_step: _Numbers
+    last_step: _Numbers
+    start: _Numbers
+    end: _Numbers
+    rows: _Numbers
+
+
+def _stretches(steps: pl.DataFrame) -> _Cut:
+    """The windows of rows with ``step`` and ``epoch``; an epoch that was come back to is one window."""
+    epoch = steps["epoch"].cast(pl.Int64)
+    there = epoch.is_not_null().to_numpy()
+    step = steps["step"].cast(pl.Int64).to_numpy()
+    return _cut(step.tobytes(), epoch.fill_null(0).to_numpy().tobytes(), there.tobytes())
+
+
+@lru_cache(maxsize=4)  # all reference points have the same steps, and most metrics of a run
+def _cut(steps: bytes, epochs: bytes, there: bytes) -> _Cut:
+    step, epoch, known = np.frombuffer(steps, np.int64), np.frombuffer(epochs, np.int64), np.frombuffer(there, np.bool_)
+    kinds = {"run": np.zeros(len(step), np.int64), "epoch": epoch, f"steps:{STEPS}": step // STEPS}
+    parts: list[_Cut] = []
+    for kind, number in kinds.items():
+        of_kind = np.flatnonzero(known) if kind == "epoch" else np.arange(len(step))
+        rows = of_kind[np.argsort(number[of_kind], kind="stable")]
+        start = np.flatnonzero(np.diff(number[rows], prepend=number[rows[:1]] - 1))
+        end, before = np.append(start[1:], len(rows))[: len(start)], sum(len(part.rows) for part in parts)
+        named = np.full(len(start), kind, object), number[rows][start]
+        parts.append(_Cut(*named, step[rows][start], step[rows][end - 1], start + before, end + before, rows))
+    return _Cut(*(np.concatenate(of) for of in zip(*parts, strict=True)))

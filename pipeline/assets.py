@@ -25,23 +25,32 @@ import analysis.path
 import analysis.plates
 import analysis.products
 import analysis.proof_plate
+import analysis.prove
+import analysis.reduce
 import analysis.references
 import analysis.report
+import analysis.spread
+import analysis.verdict
+import tracer.store.layout
 from analysis.checks import trace_checks
 from analysis.measure import measure
 from analysis.metric import Metric
 from analysis.proofs import proofs as all_proofs
+from analysis.replay_columns import depends_on_replay
 from analysis.report import PROOF_BOUNDS, metric_drawing
 from analysis.tables import TableStore
-from pipeline import checks, pages, proof_asset
+from pipeline import checks, lineage, pages, proof_asset
+from pipeline.executors import sharers
 from pipeline.instance import PARTITIONS
 from pipeline.results import (
+    content,
     current_verdicts,
     measurements,
     proof_results,
     read_config,
     read_drawings,
     write_config,
+    write_details,
     write_drawing,
 )
 from pipeline.stale import Node, StampedStore
@@ -50,6 +59,7 @@ from tracer.store import Trace, home, verify
 from tracer.store.layout import VERSION
 
 ALL_PROOFS = all_proofs()
+REPLAYS = "replays"  # the asset of :mod:`pipeline.replay_asset`
 RUNS = dg.DynamicPartitionsDefinition(name=PARTITIONS)
 if TYPE_CHECKING:
     Result: TypeAlias = dg.MaterializeResult[None]
@@ -106,7 +116,7 @@ def read_whole(path: Path) -> Trace:
 
 @dg.asset(
     partitions_def=RUNS,
-    group_name="recording",
+    **lineage.explained("trace", lineage.of_trace(), tracer.store.layout),
     code_version=f"format {VERSION}",
     kinds={"hdf5"},
     check_specs=[checks.spec("trace", checks.SOUND_FILES, "Every byte of the run matches its hash.", blocking=True)],
@@ -125,7 +135,7 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
 @dg.asset(
     deps=[trace],
     partitions_def=RUNS,
-    group_name="recording",
+    **lineage.explained("geometry", lineage.of_geometry(), analysis.geometry),
     code_version=pages.source_version(
         analysis.dynamics,
         analysis.dynamics_kernel,
@@ -137,9 +147,11 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
         analysis.passes,
         analysis.path,
         analysis.products,
+        analysis.reduce,
         analysis.references,
+        analysis.spread,
     ),
-    kinds={"parquet"},
+    kinds={"parquet", "numba"},
     automation_condition=WHEN_INPUTS_CHANGE,
     check_specs=checks.identity_specs(),
 )
@@ -148,8 +160,8 @@ def geometry(context: dg.AssetExecutionContext) -> Result:
     recorded = Trace(home.runs_root() / context.partition_key)
     into = stamped(context)
     into.directory.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".parts-", dir=into.directory) as parts:
-        tables = analysis.geometry.geometry(recorded, parts=Path(parts))
+    with TemporaryDirectory(prefix=".parts-", dir=into.directory) as parts, sharers(recorded.bytes) as others:
+        tables = analysis.geometry.geometry(recorded, parts=Path(parts), workers=others)
         for name in ("geometry", "path", "steps"):
             into.write(name, getattr(tables, name))
     into.write_facts(tables.facts)
@@ -176,16 +188,18 @@ def group(metric: Metric) -> str:
     return GROUPS.get(metric.family, "your_own")
 
 
-def metric_asset(metric: Metric) -> dg.AssetsDefinition:
-    """The asset of one metric; name, page, checks and version all come from its record."""
+def metric_asset(metric: Metric, source: Path | None = None) -> dg.AssetsDefinition:
+    """The asset of one metric, defined in the file ``source``; name, page, checks and version come from its record."""
 
     @dg.asset(
         name=metric.name,
-        deps=[geometry],
+        deps=[geometry, *([REPLAYS] if depends_on_replay(metric.all_columns, metric.pairings) else [])],
         partitions_def=RUNS,
         group_name=group(metric),
-        description=pages.describe(metric),
-        metadata={"formula": pages.formula(metric), "paper": metric.paper or "none named", "unit": str(metric.units)},
+        description=lineage.describe(metric),
+        owners=lineage.OWNERS if metric.family in GROUPS else lineage.YOURS,
+        tags=lineage.tags(metric),
+        metadata=lineage.about(metric, source),
         code_version=metric.fingerprint,
         kinds={"polars"},
         automation_condition=WHEN_INPUTS_CHANGE,
@@ -196,11 +210,14 @@ def metric_asset(metric: Metric) -> dg.AssetsDefinition:
         tables = into.tables()
         found = measure(metric, tables)
         path = into.write(f"metrics/{metric.name}", found.table)
-        plot = metric_drawing(metric, found.table, found.verdicts)
+        kept = write_details(into, metric.name, found)
+        plot = metric_drawing(metric, found.table, found.verdicts, found.windows if kept else None)
         write_drawing(into, metric.name, plot)
-        into.write(f"verdicts/{metric.name}", found.verdicts.with_columns(digest=pl.lit(tables.facts.digest)))
+        verdicts = found.verdicts_with_blocks if kept else found.verdicts
+        of = content(into, metric.all_columns, metric.pairings)
+        into.write(f"verdicts/{metric.name}", verdicts.with_columns(digest=pl.lit(of)))
         return dg.MaterializeResult(
-            metadata=pages.of_metric(metric, found, path, plot),
+            metadata=pages.of_metric(metric, found, path, plot, kept),
             check_results=checks.claims(metric, found.verdicts),
         )
 
@@ -208,9 +225,9 @@ def metric_asset(metric: Metric) -> dg.AssetsDefinition:
 
 
 @dg.asset(
-    deps=[geometry],
+    deps=[geometry, REPLAYS],
     partitions_def=RUNS,
-    group_name="proofs",
+    **lineage.explained("proofs", lineage.of_proofs(), analysis.prove),
     code_version=pages.version_of("".join(proof.fingerprint for proof in ALL_PROOFS.values())),
     kinds={"polars"},
     automation_condition=WHEN_INPUTS_CHANGE,
@@ -226,23 +243,6 @@ def proofs(context: dg.AssetExecutionContext) -> Result:
     )
 
 
-def broken_asset(name: str, error: str) -> dg.AssetsDefinition:
-    """A metric file that could not be read: it stands in the graph, and running it says why."""
-
-    @dg.asset(
-        name=name,
-        deps=[geometry],
-        partitions_def=RUNS,
-        group_name="your_own",
-        description=f"This metric's file could not be loaded:\n\n```\n{error}\n```",
-        code_version=pages.version_of(error),
-    )
-    def broken(context: dg.AssetExecutionContext) -> None:
-        raise dg.Failure(error)
-
-    return broken
-
-
 def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.AssetsDefinition]:
     """The assets that gather what the metrics found: ``verdicts`` and ``report``."""
     fingerprints = "".join(f"{name}={metric.fingerprint};" for name, metric in sorted(metrics.items()))
@@ -250,7 +250,7 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
     @dg.asset(
         deps=[geometry, *sorted(metrics)],
         partitions_def=RUNS,
-        group_name="results",
+        **lineage.explained("verdicts", lineage.of_verdicts(), analysis.verdict),
         code_version=pages.version_of(fingerprints),
         kinds={"polars"},
         automation_condition=WHEN_INPUTS_CHANGE,
@@ -260,12 +260,12 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
         into = stamped(context)
         table = current_verdicts(into, metrics)
         path = into.write("verdicts", table)
-        return dg.MaterializeResult(metadata=pages.of_verdicts(table, path))
+        return dg.MaterializeResult(metadata=pages.of_verdicts(table, path, metrics))
 
     @dg.asset(
         deps=[verdicts, proofs],
         partitions_def=RUNS,
-        group_name="results",
+        **lineage.explained("report", None, analysis.report),
         code_version=pages.source_version(
             analysis.report, analysis.grouped, analysis.figures, analysis.plates, analysis.proof_plate
         ),

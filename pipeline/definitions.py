@@ -1,31 +1,36 @@
 """Everything Dagster serves; workspace.yaml and ``lemmata ui`` point here."""
 
-import importlib
-import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import dagster as dg
 
 from analysis.metric import Metric
-from analysis.registry import broken_metrics, metrics
-from pipeline import assets, sensor
-from tracer.errors import UsageError
+from analysis.registry import broken_metrics, metrics, sources
+from pipeline import assets, comparison_asset, replay_asset, sensor
+from pipeline.broken import broken_asset
+from pipeline.executors import executor
 
-TAKEN = frozenset({"trace", "geometry", "proofs", "verdicts", "report"})
+TAKEN = frozenset({"trace", "geometry", "replays", "proofs", "verdicts", "report", "comparison"})
 
 
 def build() -> dg.Definitions:
     """All assets, checks, jobs and sensors for the metrics that are there now; metric files are read anew."""
     good, broken = installed()
+    nodes, refused = metric_nodes(good)
+    good = {name: good[name] for name in nodes}
+    broken |= refused
     return dg.Definitions(
         assets=[
             assets.trace,
             assets.geometry,
+            replay_asset.replays,
             assets.proofs,
-            *(assets.metric_asset(metric) for metric in good.values()),
-            *(assets.broken_asset(name, error) for name, error in broken.items()),
+            *nodes.values(),
+            *(broken_asset(name, error) for name, error in broken.items()),
             *assets.summaries(good, broken),
+            comparison_asset.comparison_asset(good),
         ],
         jobs=[sensor.EVERYTHING],
         sensors=[
@@ -34,6 +39,19 @@ def build() -> dg.Definitions:
         ],
         executor=executor(),
     )
+
+
+def metric_nodes(metrics: Mapping[str, Metric]) -> tuple[dict[str, dg.AssetsDefinition], dict[str, str]]:
+    """The asset of each metric, and the errors of those that Dagster refuses, under a name that it takes."""
+    files = sources()
+    nodes: dict[str, dg.AssetsDefinition] = {}
+    refused: dict[str, str] = {}
+    for name, metric in metrics.items():
+        try:
+            nodes[name] = assets.metric_asset(metric, files.get(name))
+        except Exception as error:  # a name that Dagster keeps for itself, claims whose checks would share a name
+            refused[f"{name}_broken"] = f"{files.get(name, name)}: {error}"
+    return nodes, refused
 
 
 def installed() -> tuple[dict[str, Metric], dict[str, str]]:
@@ -51,30 +69,6 @@ def installed() -> tuple[dict[str, Metric], dict[str, str]]:
             f"a metric may not be named {name!r}: the pipeline has an asset of that name. Rename it."
         )
     return good, broken
-
-
-def executor() -> dg.ExecutorDefinition:
-    """The executor that ``$LEMMATA_EXECUTOR`` names.
-
-    ``in_process`` (default; a step costs milliseconds), ``multiprocess``, or ``module:name`` of any other, for instance
-    ``dagster_dask:dask_executor``.
-
-    Raises:
-        UsageError: it names none.
-    """
-    name = os.environ.get("LEMMATA_EXECUTOR", "in_process")
-    if name in ("in_process", "multiprocess"):
-        return dg.in_process_executor if name == "in_process" else dg.multiprocess_executor
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(
-            f"LEMMATA_EXECUTOR={name}: expected in_process, multiprocess or module:name ({error})."
-        ) from None
-    if not isinstance(found, dg.ExecutorDefinition):
-        raise UsageError(f"LEMMATA_EXECUTOR={name}: expected a Dagster executor, found {type(found).__name__}.")
-    return found
 
 
 defs = build()

@@ -1,4 +1,7 @@
-"""The Dagster instance: one SQLite home, configured once and opened safely by several processes."""
+"""The Dagster instance: a home that is configured once and opened safely by several processes.
+
+Its storage is SQLite in that directory, or the PostgreSQL that ``$LEMMATA_POSTGRES`` names.
+"""
 
 import fcntl
 import os
@@ -8,6 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from pipeline import postgres
 from pipeline.abandoned import cancel_abandoned
 from tracer.errors import UsageError
 from tracer.store import home
@@ -37,12 +41,14 @@ compute_logs:  # an error is kept with its run anyway; capturing the output cost
 def directory() -> Path:
     """The instance's directory: ``$DAGSTER_HOME`` where it is set, else ``dagster`` in the project's home.
 
+    With ``$LEMMATA_POSTGRES`` it is ``dagster-postgres`` there.
+
     Raises:
         UsageError: ``$DAGSTER_HOME`` is relative or not there; Dagster would refuse it with a longer text.
     """
     given = os.environ.get("DAGSTER_HOME")
     if not given:
-        return home.dagster_home()
+        return postgres.directory() if postgres.url() else home.dagster_home()
     path = Path(given)
     if not path.is_absolute() or not path.is_dir():
         raise UsageError(
@@ -61,13 +67,28 @@ def prepare() -> Path:
     path = directory()
     path.mkdir(parents=True, exist_ok=True)
     with _alone(path):
-        if not os.environ.get("DAGSTER_HOME") and not (path / "dagster.yaml").exists():
-            write_aside(path / "dagster.yaml", CONFIGURATION.encode())
+        configuration = path / "dagster.yaml"
+        if not os.environ.get("DAGSTER_HOME") and not configuration.exists():
+            write_aside(configuration, (CONFIGURATION + (postgres.STORAGE if postgres.url() else "")).encode())
+        if postgres.url():
+            _require_postgres(configuration)
         with dg.DagsterInstance.from_config(str(path)) as instance:  # each of the three makes its database when asked
             instance.get_runs(limit=1)
             instance.get_dynamic_partitions(PARTITIONS)
             instance.all_instigator_state()
     return path
+
+
+def _require_postgres(configuration: Path) -> None:
+    """What was set is either used or refused, never passed over; ``dagster.yaml`` may be the user's own."""
+    text = configuration.read_text(encoding="utf-8") if configuration.exists() else ""
+    if postgres.SETTING not in text:
+        raise UsageError(
+            f"{configuration}: expected it to name {postgres.SETTING}, which is set; found no such storage. Add\n"
+            f"{postgres.STORAGE}or unset {postgres.SETTING}."
+        )
+    postgres.check()
+    postgres.name_driver()
 
 
 @contextmanager

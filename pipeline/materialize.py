@@ -3,19 +3,21 @@
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dagster as dg
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pipeline.abandoned import owner
+from pipeline.comparison_asset import NAME
 from pipeline.definitions import build
+from pipeline.executors import execute
 from pipeline.instance import opened, register
 from tracer.errors import UsageError
 
 SUMMARIES = ("verdicts", "report")
-BASES = {"trace", "geometry", *SUMMARIES}
+BASES = {"trace", "geometry", "replays", *SUMMARIES}
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # failures are told once, below
 Progressed = Callable[[str, int, int], None]  # run id, assets tried, assets in all
 
@@ -49,7 +51,7 @@ def materialize(
     """Compute assets of runs, one run after the other; one that fails does not stop the rest.
 
     A metric that fails keeps Dagster from computing what gathers the metrics; here ``verdicts`` and ``report`` are then
-    computed without it.
+    computed without it. Where there are new verdicts, all runs are compared again.
 
     Args:
         run_ids: recorded runs of this home; they become partitions if they are not.
@@ -63,7 +65,12 @@ def materialize(
     work = Work.of(build(), selection)
     with opened() as instance:
         register(instance, run_ids)
-        return [_one(work, instance, run_id, progress) for run_id in run_ids]
+        outcomes = [_one(work, instance, run_id, progress) for run_id in run_ids]
+        if any("verdicts" in outcome.computed for outcome in outcomes):
+            # once, whatever the number of runs
+            _, failures = _execute(work.job, instance, None, [NAME], lambda _: None)
+            outcomes[-1] = replace(outcomes[-1], failures=(*outcomes[-1].failures, *failures))
+        return outcomes
 
 
 def metric_selection(metrics: Sequence[str]) -> tuple[str, ...]:
@@ -81,7 +88,8 @@ class Work:
     @classmethod
     def of(cls, definitions: dg.Definitions, selection: Sequence[str] | None) -> "Work":
         """The work of a selection; UsageError names an asset that is not there."""
-        names = sorted(key.path[-1] for key in definitions.resolve_asset_graph().get_all_asset_keys())
+        graph = definitions.resolve_asset_graph()
+        names = sorted(key.path[-1] for key in graph.get_all_asset_keys() if graph.get(key).is_partitioned)
         if unknown := sorted(set(selection or ()) - set(names)):
             raise UsageError(f"no metric {', '.join(map(repr, unknown))}. There are: {', '.join(names)}.")
         job = definitions.resolve_implicit_global_asset_job_def()
@@ -92,9 +100,9 @@ def _one(work: Work, instance: dg.DagsterInstance, run_id: str, progress: Progre
     started = time.monotonic()
     tried = 0
 
-    def count(entry: dg.EventLogEntry) -> None:
+    def count(event: dg.DagsterEvent) -> None:
         nonlocal tried
-        if entry.dagster_event and (entry.dagster_event.is_step_success or entry.dagster_event.is_step_failure):
+        if event.is_step_success or event.is_step_failure:
             tried += 1
             if progress is not None:
                 progress(run_id, tried, len(work.assets))
@@ -110,23 +118,20 @@ def _one(work: Work, instance: dg.DagsterInstance, run_id: str, progress: Progre
 def _execute(
     job: dg.JobDefinition,
     instance: dg.DagsterInstance,
-    run_id: str,
+    run_id: str | None,
     assets: Iterable[str],
-    listener: Callable[[dg.EventLogEntry], None],
+    heard: Callable[[dg.DagsterEvent], None],
 ) -> tuple[list[str], list[Failure]]:
-    """One Dagster run: names of the assets that were computed, and the failures."""
-    dagster_run = str(uuid.uuid4())
-    instance.add_event_listener(dagster_run, listener)
-    result = job.execute_in_process(
-        partition_key=run_id,
-        instance=instance,
-        asset_selection=[dg.AssetKey(name) for name in assets],
+    """One Dagster run of a partition, or of what has none: names of the assets computed, and the failures."""
+    events = execute(
+        job,
+        instance,
+        [dg.AssetKey(name) for name in assets],
+        run_id=str(uuid.uuid4()),
+        tags={**({"dagster/partition": run_id} if run_id else {}), **owner()},
         run_config=QUIET,
-        run_id=dagster_run,
-        tags=owner(),
-        raise_on_error=False,
+        heard=heard,
     )
-    events = result.all_events
     computed = [str(event.step_key) for event in events if event.is_step_success]
     return computed, [Failure(str(e.step_key), _reason(e, events)) for e in events if e.is_step_failure]
 

@@ -16,6 +16,7 @@ from analysis.measure import Measurement
 from analysis.metric import Metric
 from analysis.svg import Drawing, standalone
 from analysis.tables import MODEL, TableStore
+from pipeline import lineage
 from pipeline.checks import judged_rows, sentence
 from tracer.store import Trace
 
@@ -51,14 +52,6 @@ def formula(metric: Metric) -> dg.MetadataValue[Any]:
     return dg.MetadataValue.md(f"```\n{metric.formula}\n```")
 
 
-def describe(metric: Metric) -> str:
-    """Description of a metric's asset in Markdown: formula, source, unit, claims and what they do not say."""
-    parts = [metric.title, f"```\n{metric.formula}\n```", f"Unit: {metric.units}."]
-    parts += [metric.paper] * bool(metric.paper)
-    parts += [f"**Claim: {claim.name}.** {claim.says} {claim.caveat}".strip() for claim in metric.claims]
-    return "\n\n".join([*parts, *metric.caveats])
-
-
 def of_trace(trace: Trace) -> Page:
     """Page of a recorded run."""
     page = {
@@ -67,6 +60,7 @@ def of_trace(trace: Trace) -> Page:
         "parameters": trace.parameters,
         "status": trace.status,
         "damage": "none",
+        "dagster/row_count": trace.step_count,
         "streams": ", ".join(trace.streams),
         "optimizer": str(trace.manifest.optimizer.get("class", "")),
         "size": trace.bytes,
@@ -87,6 +81,7 @@ def of_geometry(store: TableStore) -> Page:
         "blocks": len(store.facts().blocks),
         "dagster/row_count": everything.select(pl.len()).collect().item(),
         "values": values(rows),
+        **lineage.columns_of_geometry(),
         "path": dg.MetadataValue.path(store.path("geometry")),
     }
 
@@ -97,8 +92,13 @@ def image(name: str, drawn: Drawing) -> dg.MetadataValue[Any]:
     return dg.MetadataValue.md(f"![{name}](data:image/svg+xml;base64,{text})")
 
 
-def of_metric(metric: Metric, found: Measurement, path: Path, plot: Drawing) -> Page:
-    """Page of a metric: what was claimed, what came out, the plot if there is one, and where the numbers are."""
+def of_metric(
+    metric: Metric, found: Measurement, path: Path, plot: Drawing, details: Mapping[str, tuple[Path, int]]
+) -> Page:
+    """Page of a metric: what was claimed, what came out, the plot if there is one, and where the numbers are.
+
+    ``details``: path and rows of its tables of windows and of blocks.
+    """
     judged = judged_rows(metric, found.verdicts)
     estimates = judged["estimate"].drop_nulls()
     return {
@@ -111,14 +111,23 @@ def of_metric(metric: Metric, found: Measurement, path: Path, plot: Drawing) -> 
         **({"estimate": estimates[0]} if len(estimates) else {}),  # a number: the UI plots it over time
         "values": values(found.table.filter(pl.col("block") == MODEL)),
         "dagster/row_count": len(found.table),
+        **lineage.columns_of_metric(metric),
         "path": dg.MetadataValue.path(path),
+        **{f"{name}, rows": rows for name, (_, rows) in details.items()},
+        **{f"{name}, path": dg.MetadataValue.path(of) for name, (of, _) in details.items()},
     }
 
 
-def of_verdicts(table: pl.DataFrame, path: Path) -> Page:
+def of_verdicts(table: pl.DataFrame, path: Path, metrics: Mapping[str, Metric]) -> Page:
     """Page of all verdicts of a run."""
     shown = verdict_records(table, ("metric", *VERDICT_COLUMNS))
-    return {"verdicts": shown, **counts(table), "path": dg.MetadataValue.path(path)}
+    return {
+        "verdicts": shown,
+        **counts(table),
+        "dagster/row_count": len(table),
+        **lineage.columns_of_verdicts(metrics),
+        "path": dg.MetadataValue.path(path),
+    }
 
 
 def of_report(path: Path, plates: Mapping[str, Drawing]) -> Page:
@@ -145,6 +154,11 @@ def values(table: pl.DataFrame) -> dg.TableMetadataValue:
     """The last rows of a table of the whole model; the file has all."""
     columns = [name for name in table.columns if name != "block"]
     return _records(table.tail(SHOWN_ROWS).to_dicts(), columns)
+
+
+def table(rows: pl.DataFrame) -> dg.TableMetadataValue:
+    """A small table as a whole."""
+    return _records(rows.to_dicts(), rows.columns)
 
 
 def _records(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> dg.TableMetadataValue:

@@ -14,7 +14,7 @@ from analysis.report import PROOF_BOUNDS
 from analysis.svg import drawing
 from analysis.tables import TableStore
 from pipeline import checks, pages
-from pipeline.results import write_drawing
+from pipeline.results import PROOFS_READ, content, write_drawing
 
 REFERENCE = "last"  # the point that stands for the minimiser
 FINDING_SCHEMA = pl.Schema(
@@ -31,9 +31,10 @@ def compute(store: TableStore, proofs: Mapping[str, Proof]) -> tuple[dict[str, O
     tables = store.tables()
     outcomes = evaluate_all(proofs.values(), tables, REFERENCE)
     lines = pl.concat([outcome.table for outcome in outcomes.values()])
-    store.write("proofs", lines.with_columns(digest=pl.lit(tables.facts.digest)))
+    of = content(store, *PROOFS_READ)
+    store.write("proofs", lines.with_columns(digest=pl.lit(of)))
     rows = [
-        {**asdict(outcome.finding), "fingerprint": proofs[name].fingerprint, "digest": tables.facts.digest}
+        {**asdict(outcome.finding), "fingerprint": proofs[name].fingerprint, "digest": of}
         for name, outcome in outcomes.items()
     ]
     store.write("proof_findings", pl.DataFrame(rows, schema=FINDING_SCHEMA))

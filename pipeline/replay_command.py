@@ -86,6 +86,7 @@ def register(app: typer.Typer, errors: Console) -> None:
         if found.warning:
             errors.print(f"Warning: {found.warning}", style="bold", highlight=False)
         print(say(found))
+        tell(found.directory)
 
 
 def say(report: "Report") -> str:
@@ -95,6 +96,23 @@ def say(report: "Report") -> str:
     lines = [f"{noise.steps} recorded losses replayed: {same}"]
     lines += [f"{name}: {rows} rows" for name, rows in report.tables.items() if name != "repeat"]
     return "\n".join([*lines, str(report.directory)])
+
+
+def tell(directory: Path) -> None:
+    """Let Dagster know what was replayed of a run that it has computed: what reads it is stale from there."""
+    from importlib.util import find_spec
+
+    from tracer.store.home import tables_root
+
+    computed = (directory / "facts.json").is_file() and directory.parent == tables_root()
+    if not computed or find_spec("dagster") is None:
+        return
+    from pipeline.materialize import materialize
+
+    (outcome,) = materialize([directory.name], ["replays"])
+    for failure in outcome.failures:
+        print(f"{failure.asset}: {failure.message}")
+    print(f"Metrics that read it are stale; `lemmata materialize {directory.name}` computes them.")
 
 
 def number(text: str, option: str) -> int:

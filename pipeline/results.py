@@ -2,19 +2,38 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from analysis.details import Details
+from analysis.figures import drawable
+from analysis.measure import Measurement
 from analysis.metric import Metric
 from analysis.proof import Proof
+from analysis.replay_columns import depends_on_replay
 from analysis.svg import Drawing
 from analysis.tables import TableStore
 from pipeline.stale import is_current
 from tracer.errors import FormatError
 
+DETAILS = ("windows", "blocks")
+PROOFS_READ = ("loss_y",), ("reference",)  # the loss at the point that stands for the minimiser: a replay finds it
 ProofResults = dict[str, tuple[Proof, dict[str, Any], pl.DataFrame]]  # name: proof, finding, lines
 Results = dict[str, tuple[Metric, pl.DataFrame, pl.DataFrame]]  # name: metric, values, verdicts
+
+
+def content(store: TableStore, columns: Iterable[str], pairings: Iterable[str]) -> str:
+    """What identifies all that a formula over ``columns`` was computed from: the trace, and the replay if it reads it.
+
+    Raises:
+        FormatError: the geometry has not been computed, or the replay is damaged.
+    """
+    digest, replayed = store.facts().digest, store.replayed()
+    if replayed is None or not depends_on_replay(tuple(columns), tuple(pairings)):
+        return digest
+    return f"{digest}+{replayed.content}"
 
 
 def current_verdicts(store: TableStore, metrics: Mapping[str, Metric]) -> pl.DataFrame:
@@ -42,11 +61,35 @@ def measurements(store: TableStore, metrics: Mapping[str, Metric]) -> Results:
     return found
 
 
+def write_details(store: TableStore, name: str, found: Measurement) -> dict[str, tuple[Path, int]]:
+    """Keep what became of a metric in windows and of each tensor; path and rows of the tables that have any.
+
+    A metric of which nothing was measured has neither: its verdict says what is missing.
+    """
+    measured = drawable(found.table)
+    tables = dict(zip(DETAILS, (found.windows, found.blocks), strict=True)) if measured else {}
+    for of in DETAILS:
+        if of not in tables or tables[of].is_empty():
+            store.path(f"{of}/{name}").unlink(missing_ok=True)  # of an earlier recording or formula
+            tables.pop(of, None)
+    return {of: (store.write(f"{of}/{name}", table), len(table)) for of, table in tables.items()}
+
+
+def details(store: TableStore, names: Iterable[str]) -> dict[str, Details]:
+    """Windows and blocks of metrics that are up to date, as :func:`measurements` names them."""
+    return {
+        name: Details(
+            *(store.scan(f"{of}/{name}").collect() if store.exists(f"{of}/{name}") else None for of in DETAILS)
+        )
+        for name in names
+    }
+
+
 def proof_results(store: TableStore, proofs: Mapping[str, Proof]) -> ProofResults:
     """Proof, finding and lines of every proof that is up to date for this run."""
     if not (store.exists("proofs") and store.exists("proof_findings")):
         return {}
-    digest = store.facts().digest
+    digest = content(store, *PROOFS_READ)
     lines = store.scan("proofs").collect()
     found: ProofResults = {}
     for finding in store.scan("proof_findings").collect().to_dicts():

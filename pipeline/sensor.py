@@ -11,7 +11,10 @@ from pipeline.assets import RUNS
 from tracer.errors import FormatError
 from tracer.store import Trace, home, runs
 
-EVERYTHING = dg.define_asset_job("everything", selection=dg.AssetSelection.all())
+# of one run: in a job per run, what compares all runs would be computed once for each
+EVERYTHING = dg.define_asset_job(
+    "everything", selection=dg.AssetSelection.all() - dg.AssetSelection.assets("comparison")
+)
 
 
 @dg.sensor(

@@ -19,7 +19,7 @@ from analysis.tables import SOURCE, TableStore
 from tracer.errors import FormatError
 from tracer.store import Trace, home
 
-TRACE = "trace"
+TRACE, REPLAYS = "trace", "replays"  # what stands there by itself: no file of theirs is written by an asset
 FILES = {  # what is not named here is a metric
     "geometry": ("geometry", "path", "steps"),
     "proofs": ("proofs", "proof_findings"),
@@ -78,6 +78,8 @@ def stamp_of(store: TableStore, name: str) -> Stamp | None:
 
     A computation that was killed between two files therefore counts for nothing.
     """
+    if name in (TRACE, REPLAYS):
+        return None
     if name in PAGES:
         return _of_page(store.directory / PAGES[name])
     try:
@@ -100,8 +102,20 @@ def version_of(store: TableStore, name: str) -> str | None:
             return Trace(path).digest if path.is_dir() else store.facts().digest
         except FormatError:
             return None
+    if name == REPLAYS:
+        return _replayed(store, version_of(store, TRACE))
     stamp = stamp_of(store, name)
     return stamp.version if stamp else None
+
+
+def _replayed(store: TableStore, digest: str | None) -> str | None:
+    """Version of what was replayed of the run with this content."""
+    from pipeline.replay_asset import version  # which stands above this module
+
+    try:
+        return version(store, digest)
+    except FormatError:
+        return None
 
 
 def stamp_for(store: TableStore, node: Node) -> Stamp:
@@ -135,6 +149,9 @@ def stale(store: TableStore, nodes: Iterable[Node], reported: Mapping[str, str] 
         if node.name == TRACE:
             versions[TRACE] = version_of(store, TRACE)
             reason = "not verified since it changed" if versions[TRACE] is None else ""
+        elif node.name == REPLAYS:
+            versions[REPLAYS] = _replayed(store, versions.get(TRACE))
+            reason = "changed: geometry" if "geometry" in found else ""
         elif not recorded and TRACE in node.inputs:  # nothing to compute it from: what is there stands
             versions[node.name] = version_of(store, node.name)
             continue

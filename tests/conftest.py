@@ -9,7 +9,14 @@ import pytest
 
 from tests import real_path
 
-VARIABLES = ("LEMMATA_HOME", "LEMMATA_METRICS", "LEMMATA_EXECUTOR", "DAGSTER_HOME")
+VARIABLES = (
+    "LEMMATA_HOME",
+    "LEMMATA_METRICS",
+    "LEMMATA_EXECUTOR",
+    "LEMMATA_POSTGRES",
+    "LEMMATA_TABLES",
+    "DAGSTER_HOME",
+)
 
 
 @pytest.fixture(scope="session")

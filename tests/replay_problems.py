@@ -59,14 +59,38 @@ class OtherShape(Quadratic):
 class TwoLayer:
     """(uv − 1)²/2."""
 
+    start = (0.5, 1.2)
+
     def build(self):
         model = nn.Module()
-        model.u = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
-        model.v = nn.Parameter(torch.tensor(1.2, dtype=torch.float64))
+        model.u, model.v = (nn.Parameter(torch.tensor(w, dtype=torch.float64)) for w in self.start)
         return model
 
     def loss(self, model, batch):
         return (model.u * model.v - 1).square() / 2
+
+    def full_data(self):
+        yield {}
+
+    def draw(self, random):
+        return {}
+
+
+class OneNumber:
+    """f(|x|) for one number x; begins where ``start`` says."""
+
+    start = 0.1
+
+    def __init__(self, f):
+        self.f = f
+
+    def build(self):
+        model = nn.Module()
+        model.x = nn.Parameter(torch.tensor([self.start], dtype=torch.float64))
+        return model
+
+    def loss(self, model, batch):
+        return self.f(model.x.abs()).sum()
 
     def full_data(self):
         yield {}
@@ -128,6 +152,7 @@ def breast_cancer():
 
 quadratic, another, other_shape = Quadratic(), Another(), OtherShape()
 two_layer, logistic, noisy = TwoLayer(), Logistic(), Noisy()
+kink, star = OneNumber(lambda a: a), OneNumber(lambda a: a * (1 - (-a).exp()))
 
 
 def record(path: Path, name: str, steps: int, lr: float, optimizer=torch.optim.SGD, parts: int = 1, **options):

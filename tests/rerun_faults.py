@@ -34,7 +34,7 @@ class Killed:
             assert all(outcome.succeeded for outcome in rerun(RUNS, jobs=1))
             self.reference = {name: tables(name) for name in RUNS}
 
-    def __call__(self, seed: int) -> None:
+    def __call__(self, seed: int, folder: Path | None = None) -> None:
         """Kill, look at what lies there, rerun, compare."""
         root = self._folder / f"killed-{seed}"
         shutil.copytree(self._folder / "undisturbed" / "runs", root / "runs")

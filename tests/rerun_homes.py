@@ -26,7 +26,7 @@ from analysis.metric import Claim, Metric
 
 metric = Metric(name="own", units=Units(distance=1), value=d_d.sqrt(), claim=Claim(at_most=1e6, name="short"))
 '''
-BASES = {"trace", "geometry", "proofs", "verdicts", "report"}
+BASES = {"trace", "geometry", "replays", "proofs", "verdicts", "report"}
 
 
 def few_metrics(patch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.progress import track
 
-from tests import faults
+from tests import faults, rerun_faults
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="begin with this seed")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        make = {"flips": faults.Flips, "hostile": faults.Hostile, "rerun": _rerun}.get(arguments.fault)
+        make = {"flips": faults.Flips, "hostile": faults.Hostile, "rerun": rerun_faults.Killed}.get(arguments.fault)
         one = make(Path(folder)) if make else getattr(faults, arguments.fault)
         failed = 0
         for seed in track(range(arguments.first, arguments.first + arguments.count), arguments.fault):

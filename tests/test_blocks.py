@@ -1,10 +1,12 @@
 """Parameter tensors judged by themselves."""
 
+from collections import Counter
+
 import numpy as np
 import polars as pl
 import pytest
 
-from analysis.blocks import BLOCKS_SCHEMA, blocks
+from analysis.blocks import BLOCKS_SCHEMA
 from analysis.columns import GEOMETRY, Units, d_d, gx_d
 from analysis.measure import measure
 from analysis.metric import Claim, Metric
@@ -45,7 +47,7 @@ def test_no_tensor_is_found_where_none_is_beyond_in_all_but_5_percent_of_runs(cl
     random, runs, found = np.random.default_rng(3), 200, 0
     metric = _metric(claim)
     for _ in range(runs):
-        table = blocks(metric, _tables(random.standard_normal((400, COUNT))))
+        table = measure(metric, _tables(random.standard_normal((400, COUNT)))).blocks
         assert table["p_value"].null_count() < COUNT / 4
         found += bool((table["status"] == "FAILS").any())
     assert found / runs <= 0.07
@@ -56,7 +58,7 @@ def test_a_tensor_far_beyond_is_found_and_counted_among_a_hundred():
     slopes[:, 17] += 0.5
     slopes[:, 40:] -= 0.5
     given, metric = _tables(slopes), _metric(MEAN)
-    table = blocks(metric, given)
+    table = measure(metric, given).blocks
     assert table.filter(status="FAILS")["block"].to_list() == ["w17"]
     assert table.filter(status="HOLDS").height >= 55
     row = measure(metric, given).verdicts_with_blocks.row(0, named=True)
@@ -67,7 +69,7 @@ def test_a_tensor_far_beyond_is_found_and_counted_among_a_hundred():
 def test_the_numbers_are_those_of_each_tensor_alone():
     random = np.random.default_rng(1)
     slopes, squares = random.standard_normal((800, 3)), np.exp(random.standard_normal((800, 3)))
-    table = blocks(_metric(MEAN, TREND, RATIO), _tables(slopes, d_d=squares))
+    table = measure(_metric(MEAN, TREND, RATIO), _tables(slopes, d_d=squares)).blocks
     for i in range(3):
         a, b = slopes[:, i], squares[:, i]
         alone = {"mean": mean_interval(a), "trend": trend_interval(a), "ratio": ratio_interval(a, b, 0.5).ratio}
@@ -80,16 +82,42 @@ def test_the_numbers_are_those_of_each_tensor_alone():
 def test_a_tensor_that_diverged_or_has_too_few_values_is_not_tested():
     slopes = np.random.default_rng(2).standard_normal((1000, 3)) + 1
     slopes[500, 0] = np.nan
-    table = blocks(_metric(MEAN), _tables(slopes))
+    table = measure(_metric(MEAN), _tables(slopes)).blocks
     assert table["status"].to_list() == ["INCONCLUSIVE", "FAILS", "FAILS"]
     assert table["p_value"].is_null().to_list() == [True, False, False]
-    few = blocks(_metric(MEAN), _tables(slopes[600:650]))
+    few = measure(_metric(MEAN), _tables(slopes[600:650])).blocks
     assert set(few["status"]) == {"INCONCLUSIVE"}
 
 
 def test_claims_that_mean_nothing_on_a_tensor_have_no_rows():
     given = _tables(np.ones((200, 2)))
     for metric in (_metric(MEAN, blocks="no"), _metric(Claim(at_most=0))):
-        table = blocks(metric, given)
+        table = measure(metric, given).blocks
         assert table.is_empty()
         assert table.schema == BLOCKS_SCHEMA
+
+
+@pytest.mark.parametrize("claim", [MEAN, TREND, RATIO], ids=lambda c: c.name)
+def test_a_single_tensor_is_decided_as_the_model_is(claim):
+    random, statuses = np.random.default_rng(5), Counter()
+    metric = _metric(claim)
+    for shift in np.linspace(-0.3, 0.3, 30):  # most of them within two standard errors of the bound
+        rising = np.linspace(-shift, shift, 400)[:, None] if claim is TREND else shift
+        slopes = random.standard_normal((400, 1)) + rising + (0.55 if claim is RATIO else 0)
+        found = measure(metric, _tables(slopes, d_d=1 + 0.2 * random.random((400, 1))))
+        assert found.blocks["status"].to_list() == found.verdicts["status"].to_list()
+        statuses[found.blocks["status"].item()] += 1
+    assert min(statuses[status] for status in ("FAILS", "HOLDS", "INCONCLUSIVE")) >= 3
+
+
+def test_a_p_value_is_of_both_sides_and_the_adjusted_one_of_the_side_of_the_estimate():
+    slopes = np.random.default_rng(0).standard_normal((1000, 40)) + np.linspace(-0.3, 0.3, 40)
+    table = measure(_metric(MEAN), _tables(slopes)).blocks.filter(pl.col("p_value").is_not_null())
+    assert len(table) >= 30
+    assert (table["adjusted"] >= table["p_value"]).all()
+    decided = pl.when(pl.col("adjusted") > 0.05).then(pl.lit("INCONCLUSIVE"))
+    by_hand = decided.when(pl.col("estimate") > 0).then(pl.lit("FAILS")).otherwise(pl.lit("HOLDS"))
+    assert table["status"].to_list() == table.select(by_hand).to_series().to_list()
+    assert table["status"].n_unique() == 3
+    alone = (pl.col("lower") > 0) | (pl.col("upper") < 0)  # the tensor's own interval leaves out the bound
+    assert table.select((alone == (pl.col("p_value") < 0.05)).all()).item()

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from analysis.compare import Compared, compare, smoothness_against_rate
+from analysis.compare import Compared, compare, rates
+from analysis.comparison_plates import smoothness_against_rate
 from analysis.measure import measure_all
 from analysis.registry import metrics
 from tests.problems import descend, logistic, saddle
@@ -46,10 +47,10 @@ def test_the_page_fetches_nothing_and_escapes(runs):
 
 
 def test_smoothness_stands_at_its_learning_rate(runs):
-    axes = smoothness_against_rate(runs).axes[0]
-    at = sorted(line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata()))
+    axes = smoothness_against_rate(rates(runs)).axes[0]
+    at = sorted(x for line in axes.lines if line.get_marker() == "o" for x in line.get_xdata())
     assert at == [0.05, 0.3]
 
 
 def test_without_numbers_the_figure_says_so():
-    assert "no run has both" in smoothness_against_rate([]).axes[0].texts[0].get_text()
+    assert "no run has both" in smoothness_against_rate(rates([])).axes[0].texts[0].get_text()

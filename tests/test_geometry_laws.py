@@ -6,8 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 from polars.testing import assert_frame_equal
 
-from analysis import geometry as drive
-from analysis import long
+from analysis import long, reduce, spread
 from analysis.columns import COLUMNS, GEOMETRY, PATH
 from analysis.geometry import geometry
 from analysis.kernel import PIECE
@@ -54,7 +53,7 @@ def test_geometry_does_not_depend_on_how_the_trace_is_cut(tmp_path):
 def test_nor_on_how_much_is_computed_at_once_or_kept_in_memory(tmp_path, monkeypatch):
     write_all(tmp_path / "run")
     want = tables(tmp_path / "run")
-    monkeypatch.setattr(drive, "SEGMENT_ROWS", 5)
+    monkeypatch.setattr(reduce, "SEGMENT_ROWS", 5)
     assert_equal(tables(tmp_path / "run"), want)
     monkeypatch.setattr(long, "PART_ROWS", 7)
     (tmp_path / "parts").mkdir()
@@ -79,7 +78,7 @@ def test_nor_on_how_many_threads_share_the_work(tmp_path, monkeypatch):
 
         map = map
 
-    monkeypatch.setattr(drive, "ThreadPoolExecutor", Alone)
+    monkeypatch.setattr(spread, "ThreadPoolExecutor", Alone)
     assert_equal(tables(tmp_path / "run"), want)
 
 

@@ -55,13 +55,17 @@ FLOORS = (
     Floor("pipeline.archive_commands", names(""), names("typer rich"), lazily=names("tracer")),
     Floor("pipeline.certify_command", names(""), names("typer rich"), lazily=names("tracer")),
     Floor("pipeline.plan_command", names(""), names("typer rich"), lazily=names("tracer")),
-    Floor("pipeline.replay_command", names(""), names("typer rich"), lazily=names("tracer")),
+    Floor("pipeline.replay_command", names(""), names("typer rich"), lazily=names("tracer pipeline")),
     Floor("pipeline.show", names("tracer"), names("rich"), lazily=names("analysis")),
     Floor("pipeline.recording", names("tracer"), names("rich")),
+    # these need the extra dask
+    Floor("pipeline.dask_executor", names("pipeline tracer"), names("dagster dagster_dask distributed")),
+    Floor("pipeline.workers", names("pipeline analysis"), names("distributed")),
     Floor(
         "pipeline",
         names("pipeline.show pipeline.recording analysis tracer"),
         names("dagster dagster_webserver polars matplotlib typer rich"),
+        lazily=names("dagster_dask pipeline.dask_executor pipeline.workers"),
     ),
 )
 OURS = ("tracer", "analysis", "pipeline")

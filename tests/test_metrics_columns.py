@@ -25,7 +25,7 @@ STAND_INS = {
     **{name: {"gx_gx"} for name in ("polyak_lojasiewicz_to_reference", "quasar")},
     "error_bound": {"ga_gb", "gx_gx"},
 }  # what a value reads only to choose between two formulas, so that the other is there without it
-HYPERPARAMETERS = {"momentum": 0.5, "betas.0": 0.5, "weight_decay": 0.0}
+HYPERPARAMETERS = {"momentum": 0.5, "dampening": 0.0, "betas.0": 0.5, "weight_decay": 0.0}
 
 
 def every_column(metric: Metric, loss: float = 1.0, distance: float = 1.0, n: int = 40) -> dict[str, np.ndarray]:
@@ -33,7 +33,8 @@ def every_column(metric: Metric, loss: float = 1.0, distance: float = 1.0, n: in
     random = np.random.default_rng(1)
     columns = {name: np.abs(random.normal(size=n)) + 0.1 for name in COLUMNS} | FIXED
     columns["loss_x"] += columns["loss_y"]  # some formulas are about steps above the reference
-    adam = dict.fromkeys(("lr", "lr_previous", "lr_d"), Units(distance=1)) if "qq_adam" in metric.columns else {}
+    adam_rates = {"qq_adam", "adam_sharpness_full"}
+    adam = dict.fromkeys(("lr", "lr_previous", "lr_d"), Units(distance=1)) if adam_rates & set(metric.columns) else {}
     units = {name: column.units for name, column in COLUMNS.items()} | adam  # Adam's rate is a length of steps
     columns = {name: of * units[name].factor(loss, distance) for name, of in columns.items()} | HYPERPARAMETERS
     return {name: np.broadcast_to(of, n) for name, of in columns.items()}

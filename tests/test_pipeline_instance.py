@@ -11,7 +11,6 @@ import dagster as dg
 import pytest
 
 from pipeline.abandoned import OWNER, SERVED, owner
-from pipeline.definitions import executor
 from pipeline.instance import opened, prepare
 from tracer.errors import UsageError
 
@@ -74,15 +73,3 @@ def test_runs_of_dead_processes_are_cancelled_and_those_of_living_ones_are_not(e
     with opened() as instance:
         cancelled = {run.run_id for run in instance.get_runs() if run.status == dg.DagsterRunStatus.CANCELED}
     assert cancelled == {"killed", "its server is gone"}
-
-
-def test_the_executor_is_chosen_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert executor() is dg.in_process_executor
-    monkeypatch.setenv("LEMMATA_EXECUTOR", "multiprocess")
-    assert executor() is dg.multiprocess_executor
-    monkeypatch.setenv("LEMMATA_EXECUTOR", "dagster:in_process_executor")
-    assert executor() is dg.in_process_executor
-    for wrong in ("no_such_thing", "dagster:asset", "no.such.module:thing"):
-        monkeypatch.setenv("LEMMATA_EXECUTOR", wrong)
-        with pytest.raises(UsageError, match=wrong):
-            executor()

@@ -50,7 +50,7 @@ def test_two_reruns_of_the_same_runs_at_once_are_safe(killed: Killed, fresh: Pat
 
 
 def test_a_pool_and_dagster_write_the_same_bytes(killed: Killed, fresh: Path) -> None:
-    few = ("trace", "geometry", *FEW)
+    few = ("trace", "geometry", "replays", *FEW)
     planned = {name: dict.fromkeys(few, "asked for") for name in RUNS}
     done = list(_computed(planned, Graph.of(build()), jobs=2))
     assert {each.run_id: (tuple(each.assets[:2]), each.failures) for each in done} == dict.fromkeys(

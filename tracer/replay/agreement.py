@@ -59,9 +59,17 @@ class Agreement:
             bitwise=not differs and bool((np.isfinite(loss) == np.isfinite(again)).all()) and not slips.any(),
         )
 
-    def as_json(self) -> dict[str, Any]:
-        """For the index of the results."""
-        return asdict(self)
+    def as_json(self, manifest: Manifest) -> dict[str, Any]:
+        """For the index of the results; ``doubt`` says why this may not be the recorded loss, None where it is."""
+        return {**asdict(self), "doubt": self.problem(manifest) or self._gradients()}
+
+    def _gradients(self) -> str | None:
+        if math.isfinite(self.gradient) and self.gradient <= GRADIENTS_ALIKE:
+            return None
+        return (
+            f"losses agree, but replayed gradients differ from the recorded ones by {self.gradient:.2g} of their "
+            "norm in the median; were they changed before the update?"
+        )
 
     def problem(self, manifest: Manifest) -> str | None:
         """In words why this is not the loss that was recorded; None if it is."""
@@ -94,11 +102,8 @@ class Agreement:
             )
         if problem is not None:
             return f"{problem}; accepted on request, so nothing here is about the recorded loss"
-        if not math.isfinite(self.gradient) or self.gradient > GRADIENTS_ALIKE:
-            return (
-                f"losses agree, but replayed gradients differ from the recorded ones by {self.gradient:.2g} of their "
-                "norm in the median; were they changed before the update?"
-            )
+        if (gradients := self._gradients()) is not None:
+            return gradients
         if not self.bitwise:
             return f"losses agree up to rounding, σ_f = {self.sigma:.3g}, not bit for bit"
         return None

@@ -89,7 +89,7 @@ class Critical:
     @property
     def settings(self) -> dict[str, Any]:
         """Which steps, and how exactly."""
-        return {"every": self.every, "narrow": NARROW, "doublings": DOUBLINGS}
+        return {"every": self.every, "narrow": NARROW, "doublings": DOUBLINGS, "halvings": "half of the digits"}
 
     def rows(self, source: Source) -> list[int]:
         """Steps whose next point is there."""
@@ -109,7 +109,7 @@ class Critical:
                 engine.place(x + r * u)
                 return (engine.whole() if minibatch is None else engine.ask(minibatch)).loss
 
-            low, high, count = bracket(loss, float(rate))
+            low, high, count = bracket(loss, float(rate), halvings(engine.dtype))
             known = 0 < low < high < math.inf
             middle = 4 / (low + high) if known else None
             found.append((visit.step, objective, low if known else None, high if known else None, middle, count))
@@ -122,8 +122,16 @@ def objectives(engine: Engine, minibatch: list[Micro]) -> list[tuple[str, list[M
     return [*found, ("full", None)] if engine.has_full_data() else found
 
 
-def bracket(loss: Callable[[float], float], guess: float) -> tuple[float, float, int]:
-    """An interval in which ``loss`` crosses its value at 0 on its way up, and how often it was evaluated."""
+def halvings(dtype: torch.dtype) -> int:
+    """How often a rate is halved: nearer to the point the rise of a loss is as small as its rounding."""
+    return math.ceil(-math.log2(torch.finfo(dtype).eps) / 2)
+
+
+def bracket(loss: Callable[[float], float], guess: float, halvings: int) -> tuple[float, float, int]:
+    """An interval in which ``loss`` crosses its value at 0 on its way up, and how often it was evaluated.
+
+    From 0 where it has risen after ``halvings`` of the guess: it rises at once.
+    """
     start, count = loss(0.0), 1
 
     def rises(r: float) -> bool:
@@ -133,7 +141,7 @@ def bracket(loss: Callable[[float], float], guess: float) -> tuple[float, float,
 
     low, high = 0.0, guess
     if rises(guess):
-        for _ in range(DOUBLINGS):
+        for _ in range(halvings):
             low = high / 2
             if not rises(low):
                 break

@@ -183,7 +183,7 @@ def _replay(replayed: _Replay, asked: Asked, accept: bool) -> Report:
     repeat = Repeat(asked.repeat)
     index = _answer(replayed, engine, source, repeat, replayed.index())
     agreement = Agreement.of(replayed.results.read(replayed.fingerprint(repeat), repeat.schema))
-    index = replace(index, noise=agreement.as_json())
+    index = replace(index, noise=agreement.as_json(replayed.trace.manifest))
     replayed.results.write_index(index)
     warning = agreement.require(replayed.trace.manifest, accept)
     questions = step_questions(

@@ -111,6 +111,17 @@ class Results:
             return (schema or pa.schema([])).empty_table()
         return pa.concat_tables(parts)
 
+    def content(self, index: Index) -> str:
+        """16 digits that stand for all results of ``index`` and the trace they are of; no table is read."""
+        parts = [[name, entry["complete"], [hashed for _, hashed in self._parts(entry["fingerprint"])]]
+                 for name, entry in sorted(index.tables.items())]  # fmt: skip
+        about = (index.digest, index.noise, parts)
+        return f"{digest(json.dumps(about, sort_keys=True).encode()):016x}"
+
+    def written(self, fingerprint: str) -> float | None:
+        """When the last part of a table was written, in seconds since 1970; None where there is none."""
+        return max((path.stat().st_mtime for path, _ in self._parts(fingerprint)), default=None)
+
     def sweep(self, index: Index) -> None:
         """Remove parts that the index does not know, and what a killed process left half written."""
         known = {entry["fingerprint"] for entry in index.tables.values()}

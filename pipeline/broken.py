@@ -1,0 +1,26 @@
+"""What stands in the graph in place of a metric that cannot be used: one red node that says why."""
+
+import dagster as dg
+
+from pipeline import lineage, pages
+from pipeline.assets import RUNS
+
+
+def broken_asset(name: str, error: str) -> dg.AssetsDefinition:
+    """A metric that could not be loaded, or not be made an asset of; running it says why."""
+
+    @dg.asset(
+        name=name,
+        deps=["geometry"],
+        partitions_def=RUNS,
+        group_name="your_own",
+        owners=lineage.YOURS,
+        tags={lineage.TAG("broken"): "yes"},
+        kinds={"python"},
+        description=f"This metric's file could not be loaded:\n\n```\n{error}\n```",
+        code_version=pages.version_of(error),
+    )
+    def broken(context: dg.AssetExecutionContext) -> None:
+        raise dg.Failure(error)
+
+    return broken
