@@ -88,7 +88,7 @@ def store(run_id: str) -> TableStore:
 
 
 def stamped(context: dg.AssetExecutionContext) -> StampedStore:
-    """Tables of the run of this partition, for the asset that writes some: they will say what they were computed from."""
+    """Tables of the run of this partition, for the asset that writes some: they say what they were computed from."""
     key = context.asset_key
     inputs = sorted(parent.path[-1] for parent in context.assets_def.asset_deps[key])
     code = context.assets_def.code_versions_by_key[key] or ""

@@ -1,9 +1,10 @@
 """Compute assets of one run by calling their bodies: no Dagster run, so it can be done in any process.
 
-What a body returns (its page, its check results) comes back as values, for the one process that reports to the instance.
+What a body returns (its page, its check results) comes back as values, for the one process that reports it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -12,6 +13,7 @@ import dagster as dg
 
 from analysis.tables import TableStore
 from pipeline.definitions import build
+from pipeline.instance import alone
 from pipeline.stale import Node, Stamp, hashed, stamp_for, stamp_of
 from tracer.store import home
 
@@ -73,9 +75,18 @@ def compute(run_id: str, reasons: Mapping[str, str], of: Graph | None = None) ->
     """Compute the assets that ``reasons`` names, those that turn out to be current excepted.
 
     What follows from a failed asset, or from one whose blocking check failed, is not computed; ``verdicts`` and
-    ``report`` gather what there is.
+    ``report`` gather what there is. Of two processes that compute one run the second waits, and finds it done.
     """
-    of = of or graph()
+    directory = home.tables_root() / run_id
+    directory.mkdir(parents=True, exist_ok=True)
+    with alone(directory):
+        done = _in_order(run_id, reasons, of or graph())
+    with suppress(OSError):
+        directory.rmdir()  # of a damaged run nothing was written
+    return done
+
+
+def _in_order(run_id: str, reasons: Mapping[str, str], of: Graph) -> Computed:
     done = Computed(run_id)
     stopped: set[str] = set()
     store = TableStore(home.tables_root(), run_id)
@@ -83,9 +94,10 @@ def compute(run_id: str, reasons: Mapping[str, str], of: Graph | None = None) ->
         node = of.nodes[name]
         if stopped & set(node.inputs) and (name not in ("verdicts", "report") or "geometry" in stopped):
             stopped.add(name)
-        elif reasons[name] in IN_ANY_CASE or stamp_of(store, name) != stamp_for(store, node):
-            if not _one(node, of.definitions[name], run_id, done):
-                stopped.add(name)
+            continue
+        due = reasons[name] in IN_ANY_CASE or stamp_of(store, name) != stamp_for(store, node)
+        if due and not _one(node, of.definitions[name], run_id, done):
+            stopped.add(name)
     return done
 
 

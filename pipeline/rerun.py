@@ -1,7 +1,7 @@
 """Compute what is stale of many runs: one process or several compute, one reports, and the UI shows it all.
 
-Dagster's own step costs more than most metrics take, so that the whole call is one Dagster run, whose only step reports
-each recorded run as it is done. What fails is reported as a failed Dagster run of its own, for that asset and partition.
+Dagster's own step costs more than most metrics take, so that the whole call is one Dagster run, whose only step
+reports each recorded run as it is done. What fails is reported as a failed Dagster run of its own, for that asset and partition.
 """
 
 import multiprocessing
@@ -109,7 +109,7 @@ def rerun(
 
     Raises:
         UsageError: there is no such metric.
-        KeyboardInterrupt: Ctrl-C; what was done stays and is reported, nothing half-written is left under a table's name.
+        KeyboardInterrupt: Ctrl-C; what was done stays and is reported, and no table is left half-written.
     """
     names = list(run_ids)
     of = Graph.of(build())
@@ -183,7 +183,7 @@ def _begin() -> None:
 
 
 def _report(instance: dg.DagsterInstance, reported: Callable[[], Iterator[Any]]) -> None:
-    """One Dagster run with one step, which hands on what ``reported`` yields; it fails where a blocking check failed."""
+    """One Dagster run with one step, which hands on what ``reported`` yields; it fails as a blocking check does."""
 
     @dg.op(name="rerun", out={})
     def step() -> Iterator[Any]:

@@ -1,8 +1,8 @@
 """The one rule of staleness: what an asset of a run would be computed from, against what its files say they were.
 
-Every file that an asset writes carries a *stamp*: the version of its code and the versions of its inputs, which are what
-their own files say. An asset is current where code and inputs are the same now. The files alone decide, so the rule
-holds for tables that were copied here, and without Dagster. The version that follows from a stamp is the one Dagster
+Every file that an asset writes carries a *stamp*: the version of its code and the versions of its inputs, which are
+what their own files say. An asset is current where code and inputs are the same now. The files alone decide, so the
+rule holds for tables that were copied here, and without Dagster. The version that follows from a stamp is the one Dagster
 would give, so both call the same things stale; only a file that was deleted is unknown to Dagster.
 """
 

@@ -1,4 +1,7 @@
-"""Faults by the thousand: ``python -m tests.soak kill 500``, ``full_disk 50``, ``flips 10000``, ``hostile 2000``, ``rerun 20``."""
+"""Faults by the thousand: ``python -m tests.soak kill 500``, ``full_disk 50``, ``flips 10000``, ``hostile 2000``.
+
+``rerun 20`` kills reruns of computed assets.
+"""
 
 import argparse
 import sys

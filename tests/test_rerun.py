@@ -2,17 +2,20 @@
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from analysis.checks import trace_checks
 from pipeline import commands
 from pipeline.compute import Graph, compute
 from pipeline.definitions import build
 from pipeline.instance import opened
 from pipeline.materialize import materialize
 from pipeline.rerun import _computed, rerun
+from tests.by_hand import flip_in
 from tests.rerun_faults import RUNS, Killed, settle, started
 from tests.rerun_homes import BASES, FEW, last, record, stale_of, tables
 from tracer.store import home
@@ -53,9 +56,7 @@ def test_a_pool_and_dagster_write_the_same_bytes(killed: Killed, fresh: Path) ->
     few = ("trace", "geometry", "replays", *FEW)
     planned = {name: dict.fromkeys(few, "asked for") for name in RUNS}
     done = list(_computed(planned, Graph.of(build()), jobs=2))
-    assert {each.run_id: (tuple(each.assets[:2]), each.failures) for each in done} == dict.fromkeys(
-        RUNS, (few[:2], [])
-    )
+    assert {each.run_id: (tuple(each.assets[:2]), each.failures) for each in done} == dict.fromkeys(RUNS, (few[:2], []))
     pooled = {name: tables(name) for name in RUNS}
     assert all(pooled[name].items() <= killed.reference[name].items() for name in RUNS)
     assert {"geometry.parquet", "metrics/smoothness.parquet"} <= pooled["one"].keys()
@@ -66,9 +67,7 @@ def test_a_pool_and_dagster_write_the_same_bytes(killed: Killed, fresh: Path) ->
 
 def test_a_failed_run_neither_blocks_nor_hides_the_others(fresh: Path, capfd: pytest.CaptureFixture[str]) -> None:
     chunk = next((home.runs_root() / "one").glob("chunk-*"))
-    content = bytearray(chunk.read_bytes())
-    content[len(content) // 2] ^= 1
-    chunk.write_bytes(content)
+    flip_in(chunk, "g")
     assert say(["rerun", "--stale", "--jobs", "1"]) == 1
     said = capfd.readouterr()
     assert f"{chunk}" in said.err
@@ -117,11 +116,8 @@ def test_ctrl_c_keeps_what_was_done_and_the_next_rerun_goes_on(fresh: Path) -> N
 
 
 def test_nothing_is_computed_from_a_geometry_whose_identities_fail(
-    fresh: Path, monkeypatch: pytest.MonkeyPatch
+    fresh: Path,
 ) -> None:
-    from analysis.checks import trace_checks
-    from dataclasses import replace
-
     def broken(given: object) -> list[object]:
         first, *rest = trace_checks(given)  # type: ignore[arg-type]
         return [replace(first, passed=False, severity="error"), *rest]

@@ -94,7 +94,11 @@ def test_a_changed_kernel_makes_all_but_the_trace_stale(computed: Path, monkeypa
 
 @pytest.mark.parametrize(
     ("file", "stale"),
-    [("metrics/smoothness", {"smoothness"}), ("verdicts/smoothness", {"smoothness"}), ("path", {"geometry", "replays"})],
+    [
+        ("metrics/smoothness", {"smoothness"}),
+        ("verdicts/smoothness", {"smoothness"}),
+        ("path", {"geometry", "replays"}),
+    ],
 )
 def test_a_deleted_table_is_computed_again_and_nothing_else(computed: Path, file: str, stale: set[str]) -> None:
     path = TableStore(home.tables_root(), "one").path(file)
