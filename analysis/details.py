@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from analysis.battery import CONTROLS, NOT_APPLICABLE, battery
+from analysis.grouped import points
 from analysis.metric import Metric
 from analysis.tables import MODEL, REFERENCE
 from analysis.verdict import FAILS, HOLDS, INCONCLUSIVE
@@ -25,7 +26,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Details:
-    """What :class:`analysis.measure.Measurement` has beside its verdicts; None where there is none."""
+    """Tables of a metric as :class:`analysis.measure.Measurement` has them; None where nothing was measured."""
 
     windows: pl.DataFrame | None = None
     blocks: pl.DataFrame | None = None
@@ -47,10 +48,11 @@ class Shown:
 
 
 def windows_shown(metric: Metric, details: Details) -> Shown:
-    """Windows of the whole model that have a value, the longest first."""
+    """Windows of the whole model that have a value, the longest first; unpaired ones are left to the file."""
     if details.windows is None:
         return Shown()
-    table = details.windows.filter((pl.col("block") == MODEL) & (pl.col("pairs") > 0))
+    here = (pl.col("block") == MODEL) & (pl.col("pairs") > 0) & (pl.col("pairing") != "unpaired")
+    table = details.windows.filter(here)
     rank = pl.col("window").replace_strict(dict(zip(_KINDS, range(2), strict=True)), default=2, return_dtype=pl.Int8)
     columns = (*_COLUMNS, *(["ratio"] if metric.ratio is not None else []), *(v.name for v in metric.variants))
     return _cut(columns, table.sort(rank, maintain_order=True))
@@ -65,12 +67,16 @@ def tensors_shown(metric: Metric, details: Details) -> Shown:
 
 
 def tensors_judged(details: Details) -> Shown:
-    """Verdicts on parameter tensors, those beyond the bound first, and of them the surest."""
+    """Verdicts on parameter tensors, as :func:`worst_first` orders them."""
     if details.blocks is None:
         return Shown()
+    return _cut(("estimate", "lower", "upper", "p_value", "adjusted"), worst_first(details.blocks))
+
+
+def worst_first(blocks: pl.DataFrame) -> pl.DataFrame:
+    """Tensors beyond the bound first, then the undecided ones, and among equals the surest."""
     rank = pl.col("status").replace_strict(dict(zip(_ORDER, range(3), strict=True)), return_dtype=pl.Int8)
-    order = details.blocks.sort(rank, "adjusted", nulls_last=True, maintain_order=True)
-    return _cut(("estimate", "lower", "upper", "p_value", "adjusted"), order)
+    return blocks.sort(rank, "adjusted", nulls_last=True, maintain_order=True)
 
 
 def tensors_counted(rows: Iterable[Row]) -> list[str]:
@@ -85,7 +91,7 @@ def tensors_counted(rows: Iterable[Row]) -> list[str]:
         every=pl.len(),
     )
     return [
-        f"{row['claim']} ({row['pairing']}): of {row['every']} tensors {row['tested']} tested, {FAILS} at "
+        f"{row['claim']} ({points(row['pairing'])}): {row['tested']} of {row['every']} tensors tested, {FAILS} at "
         f"{row['fails']}, {HOLDS} at {row['holds']}"
         for row in counts.iter_rows(named=True)
     ]

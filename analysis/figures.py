@@ -140,7 +140,7 @@ def _windows(axes: Axes, metric: Metric, windows: pl.DataFrame | None, pairing: 
     ).sort("first_step")
     if len(chosen):
         ends = np.stack([chosen["first_step"].to_numpy(), chosen["last_step"].to_numpy()], axis=1)
-        axes.hlines(chosen["ratio"], ends[:, 0], ends[:, 1], color=AVERAGE, lw=2.2, label="sum over sum, per window")
+        axes.hlines(chosen["ratio"], ends[:, 0], ends[:, 1], color=EXTREME, lw=2.2, label="sum over sum, per window")
 
 
 def _short(series: Series) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.battery import CONTROLS
+from analysis.battery import CONTROLS as CONTROLS
 from analysis.metric import FAMILIES
 from analysis.tables import REFERENCE, pairing_kind
 from analysis.verdict import FAILS, HOLDS, INCONCLUSIVE, NOT_APPLICABLE

@@ -1,20 +1,22 @@
 """Tables of one run on disk: Parquet files that are whole or absent, and the facts a metric may need."""
 
 import json
-import os
-import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import polars as pl
 
 from analysis.columns import MODEL as MODEL
 from analysis.optimizers import optimizer_flags
+from analysis.remote import Aside, is_local, local
 from analysis.replay import with_replay
 from analysis.replayed import Replayed
 from tracer.errors import FormatError
-from tracer.store.home import check_run_id
+from tracer.store.home import check_run_id, scratch_root
 from tracer.store.manifest import Manifest
 
 PAIRINGS = ("previous", "next", "reference", "unpaired")
@@ -100,19 +102,19 @@ class TableStore:
     """Parquet tables of one run in a directory of its own.
 
     Args:
-        root: directory of all runs' tables.
+        root: directory of all runs' tables, perhaps on an object store (:func:`tracer.store.home.tables_root`).
         run_id: of the run; checked, because it becomes a directory.
     """
 
-    def __init__(self, root: str | os.PathLike[str], run_id: str) -> None:
+    def __init__(self, root: str | Path, run_id: str) -> None:
         self.run_id = check_run_id(run_id)
-        self.directory = Path(root) / self.run_id
+        self.directory = _directory(root) / self.run_id
 
     @classmethod
-    def across(cls, root: str | os.PathLike[str]) -> Self:
+    def across(cls, root: str | Path) -> Self:
         """Tables about all runs together, in a directory whose name no run can have."""
         made = cls(root, "all")
-        made.run_id, made.directory = "", Path(root) / ACROSS
+        made.run_id, made.directory = "", _directory(root) / ACROSS
         return made
 
     def path(self, name: str) -> Path:
@@ -129,7 +131,7 @@ class TableStore:
         ``metadata`` goes into the file, as texts by name.
         """
         target = self.path(name)
-        with _Aside(target) as aside:
+        with Aside(target) as aside:
             # rows per group are fixed: equal tables are equal bytes, whoever writes them with however many threads
             how: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "statistics": True}
             how["row_group_size"] = GROUP_ROWS
@@ -142,9 +144,17 @@ class TableStore:
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file, for instance ``"report.html"``, at once."""
         target = self.directory / name
-        with _Aside(target) as aside:
+        with Aside(target) as aside:
             aside.write_text(text, encoding="utf-8")
         return target
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A directory of this machine's file system for the time of the block."""
+        folder = self.directory if is_local(self.directory) else scratch_root()
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".parts-", dir=folder) as name:
+            yield Path(name)
 
     def scan(self, name: str) -> pl.LazyFrame:
         """Read a table lazily.
@@ -158,7 +168,7 @@ class TableStore:
                 f"{path}: this table has not been computed. Run `lemmata materialize {self.run_id}` first."
             )
         # no globbing and no hive columns: a run id may look like either
-        return pl.scan_parquet(path, glob=False, hive_partitioning=False)
+        return pl.scan_parquet(local(path), glob=False, hive_partitioning=False)
 
     def write_facts(self, facts: Facts, source: str | None = None) -> Path:
         """Write the run's facts beside its tables; ``source`` says what those were computed from."""
@@ -202,7 +212,7 @@ class TableStore:
         """
         geometry, facts = self.scan("geometry"), self.facts()
         self._check_whole()
-        if self.exists("replay") and pl.read_parquet_metadata(self.path("replay")).get(REPLAYED) == facts.digest:
+        if self.exists("replay") and pl.read_parquet_metadata(local(self.path("replay"))).get(REPLAYED) == facts.digest:
             geometry = with_replay(geometry, self.scan("replay"), MODEL)
         return Tables(geometry, self.scan("path"), self.scan("steps"), facts, self.replayed())
 
@@ -218,7 +228,7 @@ class TableStore:
     def _check_whole(self) -> None:
         """Refuse tables of two computations beside each other: the second was killed between them, or goes on."""
         names = ("geometry", "path", "steps")
-        found = {pl.read_parquet_metadata(self.path(name)).get(SOURCE) for name in names if self.exists(name)}
+        found = {pl.read_parquet_metadata(local(self.path(name))).get(SOURCE) for name in names if self.exists(name)}
         if (source := self.facts_source()) is not None:
             found.add(source)
         if len(found) > 1:
@@ -228,19 +238,5 @@ class TableStore:
             )
 
 
-class _Aside:
-    """``with _Aside(target) as aside``: write ``aside``; it becomes ``target`` unless something was raised."""
-
-    def __init__(self, target: Path) -> None:
-        self._target = target
-        self._aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.aside")
-
-    def __enter__(self) -> Path:
-        self._target.parent.mkdir(parents=True, exist_ok=True)
-        return self._aside
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            os.replace(self._aside, self._target)
-        else:
-            self._aside.unlink(missing_ok=True)
+def _directory(root: str | Path) -> Path:
+    return Path(root) if isinstance(root, str) else root  # perhaps no Path, but with its methods

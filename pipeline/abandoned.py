@@ -17,9 +17,14 @@ def owner() -> dict[str, str]:
     return {OWNER: f"{socket.gethostname()}:{os.getpid()}"}
 
 
+def abandoned(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """Runs whose process is gone; those of other machines are left alone."""
+    return [run for run in instance.get_runs(filters=dg.RunsFilter(statuses=ALIVE)) if _abandoned(run.tags)]
+
+
 def cancel_abandoned(instance: dg.DagsterInstance) -> list[str]:
-    """Report runs as cancelled whose process is gone; their ids. Runs of other machines are left alone."""
-    gone = [run for run in instance.get_runs(filters=dg.RunsFilter(statuses=ALIVE)) if _abandoned(run.tags)]
+    """Report runs as cancelled whose process is gone; their ids."""
+    gone = abandoned(instance)
     for run in gone:
         instance.report_run_canceled(run, "The process that executed this run ended before the run did.")
     return [run.run_id for run in gone]

@@ -5,12 +5,15 @@ Each body is a call into ``analysis`` and what its page shows. No asset reads HD
 
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
+
+import pipeline.caches  # noqa: F401  # isort: skip  before matplotlib and numba
 import polars as pl
 
+import analysis.battery
+import analysis.details
 import analysis.dynamics
 import analysis.dynamics_kernel
 import analysis.figures
@@ -40,11 +43,13 @@ from analysis.replay_columns import depends_on_replay
 from analysis.report import PROOF_BOUNDS, metric_drawing
 from analysis.tables import TableStore
 from pipeline import checks, lineage, pages, proof_asset
+from pipeline.archives import here
 from pipeline.executors import sharers
 from pipeline.instance import PARTITIONS
 from pipeline.results import (
     content,
     current_verdicts,
+    details,
     measurements,
     proof_results,
     read_config,
@@ -124,7 +129,7 @@ def read_whole(path: Path) -> Trace:
 def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | Result]:
     """A recorded run, every byte of it compared with its hash. Its data version is the hash of its content."""
     try:
-        found = read_whole(home.runs_root() / context.partition_key)
+        found = read_whole(here(context.partition_key))
     except FormatError as error:
         yield checks.damaged(str(error))
         raise dg.Failure(f"{error}\nNothing is computed from this run until that is put right.") from None
@@ -157,11 +162,10 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
 )
 def geometry(context: dg.AssetExecutionContext) -> Result:
     """Inner products of every pair of neighbouring points: the last place where vectors are read."""
-    recorded = Trace(home.runs_root() / context.partition_key)
+    recorded = Trace(here(context.partition_key))
     into = stamped(context)
-    into.directory.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".parts-", dir=into.directory) as parts, sharers(recorded.bytes) as others:
-        tables = analysis.geometry.geometry(recorded, parts=Path(parts), workers=others)
+    with into.scratch() as parts, sharers(recorded.bytes) as others:
+        tables = analysis.geometry.geometry(recorded, parts=parts, workers=others)
         for name in ("geometry", "path", "steps"):
             into.write(name, getattr(tables, name))
     into.write_facts(tables.facts)
@@ -267,7 +271,13 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
         partitions_def=RUNS,
         **lineage.explained("report", None, analysis.report),
         code_version=pages.source_version(
-            analysis.report, analysis.grouped, analysis.figures, analysis.plates, analysis.proof_plate
+            analysis.report,
+            analysis.battery,
+            analysis.details,
+            analysis.grouped,
+            analysis.figures,
+            analysis.plates,
+            analysis.proof_plate,
         ),
         kinds={"html"},
         automation_condition=WHEN_INPUTS_CHANGE,
@@ -289,6 +299,7 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
             steps=steps,
             proofs=proven,
             drawings=kept | plates,
+            details=details(into, found),
         )
         path = into.write_page("report.html", html)
         return dg.MaterializeResult(metadata=pages.of_report(path, plates))

@@ -5,15 +5,22 @@ Only typer, rich and the standard library are imported here: a training node has
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from pipeline import archive_commands, certify_command, plan_command, replay_command, rerun_command
+from pipeline import (
+    archive_commands,
+    certify_command,
+    doctor_command,
+    new_metric_command,
+    plan_command,
+    replay_command,
+    rerun_command,
+)
+from pipeline.extra import extra
 from pipeline.program import program
 
 if TYPE_CHECKING:
@@ -76,7 +83,7 @@ def demo(
     Two problems (logistic regression and a small convolutional network) times two optimizers, on data that come with
     the installed packages. Takes a minute or two on a laptop. Running it again replaces the four demo runs.
     """
-    with _extra("demo", "demo"):
+    with extra("demo", "demo"):
         from pipeline.demo import run_demo
 
         outcomes = run_demo(console, steps)
@@ -103,6 +110,9 @@ def record(
     batches: Annotated[
         bool, typer.Option("--batches", help="Keep each step's minibatch too, for `lemmata replay`.")
     ] = False,
+    rows: Annotated[
+        bool, typer.Option("--rows", help="The same, as rows of the data set: a few bytes per example.")
+    ] = False,
     look_ahead: Annotated[
         bool, typer.Option(help="Also evaluate it at the next point: in-sample verdicts need it, it costs a pass.")
     ] = False,
@@ -120,7 +130,7 @@ def record(
     asked = {"look_back": look_back, "look_ahead": look_ahead, "half_batches": half_batches}
     probes = [name for name, wanted in asked.items() if wanted]
     name = run or f"{workload}-{optimizer}-{seed}"
-    path = record_workload(errors, workload, name, optimizer, steps, seed, probes, lr, batches)
+    path = record_workload(errors, workload, name, optimizer, steps, seed, probes, lr, batches, rows)
     print(path)
     errors.print(f"Next: {program()} materialize {path.name}", style="dim", highlight=False)
 
@@ -143,6 +153,7 @@ def list_runs(as_json: AsJson = False) -> None:
 @app.command(epilog="Example: lemmata show logistic-sgdm-0")
 def show(
     run: Run,
+    metric: Annotated[str | None, typer.Argument(help="One metric: its reasons, and every parameter tensor.")] = None,
     as_json: AsJson = False,
     every: Annotated[
         bool, typer.Option("--all", help="Also what is not applicable, each reference point, and every reason.")
@@ -153,8 +164,15 @@ def show(
     from tracer.store import home
 
     path = _existing(run)
+    if metric is not None:
+        with extra("show", "pipeline"):
+            from pipeline.show_metric import describe_metric, print_metric
+
+            found = describe_metric(home.tables_root(), path.name, metric)
+        print(json.dumps(found, indent=1)) if as_json else print_metric(console, found)
+        return
     facts = describe(path)
-    with _extra("show", "pipeline"):
+    with extra("show", "pipeline"):
         verdicts = verdicts_of(home.tables_root(), path.name)
         findings = findings_of(home.tables_root(), path.name)
     if as_json:
@@ -197,16 +215,16 @@ def materialize(
 
     Exit code 1 if anything failed; the other runs are computed all the same.
     """
+    from pipeline.archives import known
     from tracer.errors import UsageError
     from tracer.store import home
-    from tracer.store import runs as recorded
 
     if bool(runs) == every:
         raise UsageError("lemmata materialize: name one or more runs, or give --all; `lemmata ls` lists them.")
-    names = [p.name for p in recorded(home.runs_root())] if every else [_at_home(run) for run in runs or []]
+    names = known() if every else [_at_home(run) for run in runs or []]
     if not names:
         raise UsageError(f"No runs in {home.runs_root()}. Record one: lemmata record logistic")
-    with _extra("materialize", "pipeline"):
+    with extra("materialize", "pipeline"):
         from pipeline.materialize import materialize_with_progress
 
         outcomes = materialize_with_progress(errors, names, metric)
@@ -242,13 +260,15 @@ def report(
             raise UsageError("lemmata report: --output is for several runs; the report of one run is there already.")
         path = home.tables_root() / names[0] / "report.html"
     else:
-        with _extra("report", "pipeline"):
+        with extra("report", "pipeline"):
             from pipeline.comparison import write_comparison
 
             path = write_comparison(names, output or home.tables_root() / "comparison.html")
     print(path)
     if open_:
-        typer.launch(path.resolve().as_uri())
+        from analysis.remote import local
+
+        typer.launch(local(path).resolve().as_uri())
 
 
 @app.command(epilog="Example: lemmata ui --port 3001")
@@ -260,7 +280,7 @@ def ui(
 
     Only programs on this machine can reach it. Ctrl-C stops it with everything it started.
     """
-    with _extra("ui", "pipeline"):
+    with extra("ui", "pipeline"):
         from pipeline.server import serve
 
         code = serve(port, when_up=typer.launch if open_ else None)
@@ -270,6 +290,8 @@ def ui(
 plan_command.register(app, console)
 certify_command.register(app, errors)
 archive_commands.register(app)
+new_metric_command.register(app)
+doctor_command.register(app, console)
 replay_command.register(app, errors)
 rerun_command.register(app, errors)
 
@@ -285,9 +307,12 @@ def _existing(run: str) -> Path:
 
 
 def _at_home(run: str) -> str:
+    from pipeline.archives import archived
     from tracer.errors import UsageError
     from tracer.store import home
 
+    if run in archived():
+        return run
     path = _existing(run)
     if path.parent.resolve() != home.runs_root().resolve():
         raise UsageError(
@@ -295,21 +320,6 @@ def _at_home(run: str) -> str:
             "$LEMMATA_HOME to the directory that holds its 'runs' directory."
         )
     return path.name
-
-
-@contextmanager
-def _extra(command: str, extra: str) -> Iterator[None]:
-    """A package that is not installed becomes the command that installs it; a fault of ours stays what it is."""
-    from tracer.errors import LemmataError
-
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in ("", "pipeline", "analysis", "tracer"):
-            raise
-        raise LemmataError(
-            f"lemmata {command} needs the {extra} extra: pip install 'lemmata[{extra}]' (no module named {error.name})"
-        ) from None
 
 
 def _finish(outcomes: "list[Outcome]") -> None:

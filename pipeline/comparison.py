@@ -9,6 +9,7 @@ from analysis.compare import Compared, compare
 from analysis.metric import Metric
 from analysis.proofs import proofs
 from analysis.registry import metrics
+from analysis.remote import Aside
 from analysis.tables import TableStore
 from pipeline.results import current_verdicts, proof_results, read_config
 from tracer.store import home
@@ -23,8 +24,8 @@ def write_comparison(run_ids: Sequence[str], into: Path) -> Path:
     known = metrics()
     found = [_compared(TableStore(home.tables_root(), run_id), known) for run_id in run_ids]
     html = compare(found, {name: metric.family for name, metric in known.items()})
-    into.parent.mkdir(parents=True, exist_ok=True)
-    into.write_text(html, encoding="utf-8")
+    with Aside(into) as aside:
+        aside.write_text(html, encoding="utf-8")
     return into
 
 

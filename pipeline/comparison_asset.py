@@ -89,7 +89,7 @@ def _page(found: Across, into: TableStore) -> pages.Page:
         "runs": pages.table(found.runs.drop("why")),
         **({"not up to date": pages.table(left_out)} if len(left_out) else {}),
         "comparison": dg.MetadataValue.url(path.as_uri()),
-        "path": dg.MetadataValue.path(into.path("answers")),
+        "path": dg.MetadataValue.path(str(into.path("answers"))),
         "dagster/row_count": len(found.answers),
         **lineage.columns_of_comparison(),
         "runs compared": int((found.runs["state"] == CURRENT).sum()),

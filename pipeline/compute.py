@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from analysis.remote import is_local
 from analysis.tables import TableStore
 from pipeline.definitions import build
 from pipeline.instance import alone
@@ -78,6 +79,7 @@ def compute(run_id: str, reasons: Mapping[str, str], of: Graph | None = None) ->
     ``report`` gather what there is. Of two processes that compute one run the second waits, and finds it done.
     """
     directory = home.tables_root() / run_id
+    directory = directory if is_local(directory) else home.scratch_root() / run_id
     directory.mkdir(parents=True, exist_ok=True)
     with alone(directory):
         done = _in_order(run_id, reasons, of or graph())

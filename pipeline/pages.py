@@ -66,7 +66,7 @@ def of_trace(trace: Trace) -> Page:
         "size": trace.bytes,
         "recorded": trace.manifest.created,
         "config": dg.MetadataValue.json(dict(trace.manifest.config)),
-        "path": dg.MetadataValue.path(trace.path),
+        "path": dg.MetadataValue.path(str(trace.path)),
     }
     return {name: value for name, value in page.items() if value is not None}
 
@@ -82,7 +82,7 @@ def of_geometry(store: TableStore) -> Page:
         "dagster/row_count": everything.select(pl.len()).collect().item(),
         "values": values(rows),
         **lineage.columns_of_geometry(),
-        "path": dg.MetadataValue.path(store.path("geometry")),
+        "path": dg.MetadataValue.path(str(store.path("geometry"))),
     }
 
 
@@ -112,9 +112,9 @@ def of_metric(
         "values": values(found.table.filter(pl.col("block") == MODEL)),
         "dagster/row_count": len(found.table),
         **lineage.columns_of_metric(metric),
-        "path": dg.MetadataValue.path(path),
+        "path": dg.MetadataValue.path(str(path)),
         **{f"{name}, rows": rows for name, (_, rows) in details.items()},
-        **{f"{name}, path": dg.MetadataValue.path(of) for name, (of, _) in details.items()},
+        **{f"{name}, path": dg.MetadataValue.path(str(of)) for name, (of, _) in details.items()},
     }
 
 
@@ -126,7 +126,7 @@ def of_verdicts(table: pl.DataFrame, path: Path, metrics: Mapping[str, Metric]) 
         **counts(table),
         "dagster/row_count": len(table),
         **lineage.columns_of_verdicts(metrics),
-        "path": dg.MetadataValue.path(path),
+        "path": dg.MetadataValue.path(str(path)),
     }
 
 
@@ -135,7 +135,7 @@ def of_report(path: Path, plates: Mapping[str, Drawing]) -> Page:
     return {
         **{name: image(name, drawn) for name, drawn in plates.items()},
         "report": dg.MetadataValue.url(path.as_uri()),
-        "path": dg.MetadataValue.path(path),
+        "path": dg.MetadataValue.path(str(path)),
         "size": path.stat().st_size,
     }
 

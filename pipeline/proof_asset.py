@@ -70,7 +70,7 @@ def page(store: TableStore, proofs: Mapping[str, Proof], outcomes: Mapping[str, 
         "bounds": pages.image("proofs", drawn),
         **{name: dg.MetadataValue.md(markdown(proofs[name], outcome)) for name, outcome in outcomes.items()},
         "dagster/row_count": len(lines),
-        "path": dg.MetadataValue.path(store.path("proofs")),
+        "path": dg.MetadataValue.path(str(store.path("proofs"))),
     }
 
 

@@ -21,6 +21,7 @@ def record_workload(
     probes: Sequence[str] = ("look_back",),
     lr: float | None = None,
     batches: bool = False,
+    rows: bool = False,
 ) -> Path:
     """Train ``workload`` and record it as ``run``; the bar shows steps and loss. Returns the run's directory.
 
@@ -54,6 +55,7 @@ def record_workload(
             lr=lr,
             seed=seed,
             probes=probes,
-            record_batches=batches,
+            record_batches=batches or rows,
+            rows=rows,
             progress=step,
         )

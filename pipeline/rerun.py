@@ -1,7 +1,8 @@
 """Compute what is stale of many runs: one process or several compute, one reports, and the UI shows it all.
 
 Dagster's own step costs more than most metrics take, so that the whole call is one Dagster run, whose only step
-reports each recorded run as it is done. What fails is reported as a failed Dagster run of its own, for that asset and partition.
+reports each recorded run as it is done. What fails is reported as a failed Dagster run of its own, for that asset and
+partition.
 """
 
 import multiprocessing

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from pipeline.archives import archived
 from pipeline.assets import RUNS
 from tracer.errors import FormatError
 from tracer.store import Trace, home, runs
@@ -27,8 +28,9 @@ def recorded_runs(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Compare what lies under the runs' root with the cursor; only directories that changed are opened."""
     seen: dict[str, str] = json.loads(context.cursor or "{}")
     stamps = {path.name: _stamp(path) for path in runs(home.runs_root())}
+    archives = archived().keys() - stamps.keys()
     known = set(context.instance.get_dynamic_partitions(str(RUNS.name)))
-    new = sorted(stamps.keys() - known)
+    new = sorted((stamps.keys() | archives) - known)
     requests = []
     for run_id, stamp in stamps.items():
         if seen.get(run_id) != stamp:
@@ -37,10 +39,14 @@ def recorded_runs(context: dg.SensorEvaluationContext) -> dg.SensorResult:
             if digest != _computed(context.instance, run_id):
                 requests.append(dg.RunRequest(run_key=f"{run_id}:{stamp}", partition_key=run_id))
             seen[run_id] = stamp
+    for run_id in sorted(archives - seen.keys()):  # never computed here: restored when its trace is asked for
+        if _computed(context.instance, run_id) is None:
+            requests.append(dg.RunRequest(run_key=f"{run_id}:archived", partition_key=run_id))
+        seen[run_id] = "archived"
     return dg.SensorResult(
         run_requests=requests,
         dynamic_partitions_requests=[RUNS.build_add_request(new)] if new else [],
-        cursor=json.dumps({run_id: stamp for run_id, stamp in seen.items() if run_id in stamps}),
+        cursor=json.dumps({run_id: stamp for run_id, stamp in seen.items() if run_id in stamps or run_id in archives}),
     )
 
 

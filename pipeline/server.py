@@ -16,9 +16,10 @@ from types import FrameType
 import dagster_webserver as _needed  # noqa: F401  # so that a missing package is named before anything starts
 
 import pipeline
+from pipeline.archives import known
 from pipeline.instance import opened, register
 from tracer.errors import LemmataError
-from tracer.store import home, runs
+from tracer.store import home
 
 HOST = "127.0.0.1"
 PATIENCE = 30.0  # seconds between asking the group to end and ending it; a second Ctrl-C ends it at once
@@ -33,7 +34,7 @@ def serve(port: int, when_up: Callable[[str], object] | None = None) -> int:
     """
     _check_free(port)
     with opened() as instance:
-        register(instance, [path.name for path in runs(home.runs_root())])
+        register(instance, known())
         directory = instance.root_directory
     stopped: list[int] = []
 
@@ -70,10 +71,17 @@ def _start(port: int, directory: Path) -> "subprocess.Popen[bytes]":
         [sys.executable, "-W", "ignore", "-m", "dagster", "dev", *arguments],
         # started in its own directory: `python -m` would find a directory named "pipeline" in yours
         cwd=directory,
-        env={**os.environ, "DAGSTER_HOME": str(directory), "LEMMATA_HOME": str(home.home())},
+        env={**os.environ, "DAGSTER_HOME": str(directory), **_roots()},
         start_new_session=True,
         preexec_fn=_listen,  # a shell's `&` has us ignore Ctrl-C, and children inherit that
     )
+
+
+def _roots() -> dict[str, str]:
+    """The configured roots, none of them relative to this directory."""
+    archives = home.archives_root()
+    roots = {"LEMMATA_HOME": home.home(), "LEMMATA_TABLES": home.tables_root(), "LEMMATA_ARCHIVES": archives or ""}
+    return {name: str(root) for name, root in roots.items()}
 
 
 def _listen() -> None:

@@ -2,12 +2,13 @@
 
 Every file that an asset writes carries a *stamp*: the version of its code and the versions of its inputs, which are
 what their own files say. An asset is current where code and inputs are the same now. The files alone decide, so the
-rule holds for tables that were copied here, and without Dagster. The version that follows from a stamp is the one Dagster
-would give, so both call the same things stale; only a file that was deleted is unknown to Dagster.
+rule holds for tables that were copied here, and without Dagster. The version that follows from a stamp is the one
+Dagster would give, so both call the same things stale; only a file that was deleted is unknown to Dagster.
 """
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import polars as pl
 
+from analysis.remote import local
 from analysis.tables import SOURCE, TableStore
 from tracer.errors import FormatError
 from tracer.store import Trace, home
@@ -83,7 +85,7 @@ def stamp_of(store: TableStore, name: str) -> Stamp | None:
     if name in PAGES:
         return _of_page(store.directory / PAGES[name])
     try:
-        texts = {pl.read_parquet_metadata(store.path(table)).get(SOURCE) for table in tables_of(name)}
+        texts = {pl.read_parquet_metadata(local(store.path(table))).get(SOURCE) for table in tables_of(name)}
         if name == "geometry":
             texts.add(store.facts_source())
     except (OSError, pl.exceptions.PolarsError):
@@ -208,8 +210,8 @@ class StampedStore(TableStore):
 
 def _of_page(path: Path) -> Stamp | None:
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - STAMP_BYTES))
+        with local(path).open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - STAMP_BYTES))
             text = file.read().decode(errors="replace")
     except OSError:
         return None

@@ -2,21 +2,27 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 
 from tests import real_path
 
+Lemmata = Callable[..., tuple[int, str, str]]
 VARIABLES = (
     "LEMMATA_HOME",
     "LEMMATA_METRICS",
     "LEMMATA_EXECUTOR",
     "LEMMATA_POSTGRES",
     "LEMMATA_TABLES",
+    "LEMMATA_ARCHIVES",
     "DAGSTER_HOME",
 )
+# one for all the homes that tests make: finding the fonts takes seconds
+os.environ.setdefault("MPLCONFIGDIR", str(Path(gettempdir()) / f"lemmata-tests-matplotlib-{os.getuid()}"))
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +72,25 @@ def _environment(environment: pytest.MonkeyPatch, path: Path) -> Path:
         environment.delenv(name, raising=False)
     environment.setenv("LEMMATA_HOME", str(path))
     return path
+
+
+@pytest.fixture
+def lemmata(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Lemmata:
+    """Run the command in this process; returns exit code, stdout, stderr."""
+
+    from pipeline import commands
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lemmata", *arguments])
+        capfd.readouterr()
+        code = 0
+        try:
+            commands.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capfd.readouterr()
+
+    return run
 
 
 @pytest.fixture(scope="session", autouse=True)

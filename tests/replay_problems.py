@@ -113,6 +113,9 @@ class Logistic:
         logits = model(batch["inputs"]).squeeze(1)
         return functional.binary_cross_entropy_with_logits(logits, batch["labels"]) + L2 / 2 * penalty
 
+    def data(self):
+        return breast_cancer()
+
     def full_data(self):
         whole = breast_cancer()
         for part in (slice(0, 200), slice(200, None)):

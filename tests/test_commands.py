@@ -6,31 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipeline import commands
-
-Lemmata = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def lemmata(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Lemmata:
-    """Run the command in this process; returns exit code, stdout, stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["lemmata", *arguments])
-        capfd.readouterr()
-        code = 0
-        try:
-            commands.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capfd.readouterr()
-
-    return run
+from tests.conftest import Lemmata
 
 
 def test_version_and_help_of_every_command(lemmata: Lemmata) -> None:
@@ -145,6 +126,15 @@ def test_materialize_then_show_and_report(home: Path, lemmata: Lemmata) -> None:
     assert {row["proof"] for row in shown["proofs"]} >= {"descent_lemma"}
     assert out.index("Convexity along the step") < out.index("Smoothness and curvature") < out.index("Proofs")
     assert len(lemmata("show", "sgdm", "--all")[1].splitlines()) > len(out.splitlines())
+    code, out, _ = lemmata("show", "sgdm", "directional_curvature")
+    assert (code, out.count("not tested")) == (0, 2)  # 60 steps are too few
+    assert "0 of 2 tensors tested" in out
+    one = json.loads(lemmata("show", "sgdm", "directional_curvature", "--json")[1])
+    assert {row["metric"] for row in one["verdicts"]} == {"directional_curvature"}
+    assert (len(one["blocks"]), {row["window"] for row in one["windows"]} >= {"run", "steps:100"}) == (2, True)
+    code, _, err = lemmata("show", "sgdm", "no_such_metric")
+    assert code == 2
+    assert "convexity_gap" in err
     code, out, _ = lemmata("report", "sgdm")
     assert code == 0
     assert Path(out.strip()).is_file()
@@ -177,8 +167,8 @@ def test_the_demo_ends_with_verdicts_reports_and_the_next_command_and_can_be_rep
     reports = [line.removeprefix("report: ") for line in out.splitlines() if line.startswith("report: ")]
     assert [Path(report).is_file() for report in reports] == [True]
     assert "lemmata ui" in out.splitlines()[-1]
-    code, out, _ = lemmata("demo", "--steps", "20")
-    assert code == 0
+    code, out, err = lemmata("demo", "--steps", "20")
+    assert code == 0, err
     assert "replacing" in out
     assert [run["steps"] for run in json.loads(lemmata("ls", "--json")[1])] == [21]
 

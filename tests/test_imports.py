@@ -45,15 +45,24 @@ FLOORS = (
     Floor(
         "pipeline.commands",  # the way in: works in the base install, and imports the rest when a command asks for it
         names(
-            "tracer.errors pipeline.archive_commands pipeline.certify_command pipeline.plan_command pipeline.program "
-            "pipeline.replay_command"
+            "tracer.errors pipeline.archive_commands pipeline.certify_command pipeline.doctor_command pipeline.extra "
+            "pipeline.plan_command pipeline.program pipeline.new_metric_command pipeline.replay_command"
         ),
         names("typer rich"),
         lazily=names("tracer analysis pipeline dagster dagster_webserver polars"),
     ),
     # these serve the base install
+    Floor("pipeline.extra", names("tracer.errors"), names(""), lazily=names("tracer.errors")),
     Floor("pipeline.archive_commands", names(""), names("typer rich"), lazily=names("tracer")),
     Floor("pipeline.certify_command", names(""), names("typer rich"), lazily=names("tracer")),
+    Floor(
+        "pipeline.new_metric_command",
+        names("pipeline.extra pipeline.program"),
+        names("typer"),
+        lazily=names("tracer analysis pipeline polars"),
+    ),
+    Floor("pipeline.doctor_command", names(""), names("typer rich"), lazily=names("pipeline")),
+    Floor("pipeline.doctor", names("tracer"), names(""), lazily=names("torch packaging pipeline")),
     Floor("pipeline.plan_command", names(""), names("typer rich"), lazily=names("tracer")),
     Floor("pipeline.replay_command", names(""), names("typer rich"), lazily=names("tracer pipeline")),
     Floor("pipeline.show", names("tracer"), names("rich"), lazily=names("analysis")),
@@ -63,7 +72,7 @@ FLOORS = (
     Floor("pipeline.workers", names("pipeline analysis"), names("distributed")),
     Floor(
         "pipeline",
-        names("pipeline.show pipeline.recording analysis tracer"),
+        names("pipeline.show pipeline.recording pipeline.doctor analysis tracer"),
         names("dagster dagster_webserver polars matplotlib typer rich"),
         lazily=names("dagster_dask pipeline.dask_executor pipeline.workers"),
     ),

@@ -119,11 +119,26 @@ def test_every_asset_of_a_recorded_run_is_computed(computed: Path) -> None:
             measured = pl.read_parquet(page.metadata["path"].value)["value"].is_not_null().any()
             assert ("plot" in page.metadata) == measured
             if measured:
-                assert page.metadata["plot"].value.startswith(f"![{name}](data:image/png;base64,")
+                assert page.metadata["plot"].value.startswith(f"![{name}](data:image/svg+xml;base64,")
             assert page.metadata["verdicts"].records
     verdicts = pl.read_parquet(computed / "tables" / "sgdm" / "verdicts.parquet")
     assert set(verdicts["metric"]) == set(metrics())
     assert (computed / "tables" / "sgdm" / "report.html").stat().st_size > 0
+
+
+def test_windows_and_tensors_of_a_metric_are_files_named_on_its_page(computed: Path) -> None:
+    tables = computed / "tables" / "sgdm"
+    with opened() as instance:
+        page = latest(instance, "directional_curvature", "sgdm").asset_materialization.metadata
+        without = latest(instance, "noise_scale", "sgdm").asset_materialization.metadata
+    for name in ("windows", "blocks"):
+        path = tables / name / "directional_curvature.parquet"
+        assert page[f"{name}, path"].value == str(path)
+        assert page[f"{name}, rows"].value == len(pl.read_parquet(path)) > 0
+        assert f"{name}, path" not in without  # no half batches: its verdict says so, and there is nothing to list
+        assert not (tables / name / "noise_scale.parquet").exists()
+    tested = pl.read_parquet(tables / "verdicts.parquet").filter(metric="directional_curvature", pairing="previous")
+    assert tested.filter(claim="convex on average")["blocks_tested"].to_list() == [0]  # 60 steps are too few
 
 
 def test_the_data_version_of_a_trace_is_its_digest(computed: Path) -> None:

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tracer.dataset import ROWS
+from tracer.dataset import check as check_rows
 from tracer.errors import UsageError
 from tracer.store.minibatch import MAX_DIMENSIONS, STORED, Message, MicroBatch, encode
 from tracer.surroundings import Generator, set_state, state_of
@@ -61,21 +63,35 @@ class Batches:
     model: torch.nn.Module
     devices: Sequence[torch.device]
     generators: Sequence[Generator] = ()
+    examples: int | None = None  # of the data set that minibatches may be rows of
     _taken: list[_Taken] = field(default_factory=list)
     _asked: _Taken | None = None  # the loss of this one is being evaluated; if that fails, it counts for nothing
 
-    def check(self, tensors: Tensors | None) -> None:
-        """Raise :class:`UsageError` unless ``tensors`` are what this recording needs."""
+    def checked(self, tensors: Tensors | None, rows: torch.Tensor | None = None) -> Tensors | None:
+        """What is to be kept: ``tensors``, and ``rows`` under their name.
+
+        Raises:
+            UsageError: this recording needs something else.
+        """
+        if (rows is not None) and self.examples is None:
+            raise UsageError("tracer.loss: rows= are those of Tracer(data=...), and no data set was given there.")
+        if rows is not None and self.examples is not None:
+            check_rows(rows, self.examples)
+            if ROWS in (tensors or {}):
+                raise UsageError(f"tracer.loss: tensors has the name {ROWS!r}, which is that of rows=. Rename it.")
+            tensors = {ROWS: rows, **(tensors or {})}
         if (tensors is not None) != self.record:
             raise UsageError(
                 "tracer.loss: tensors={'inputs': inputs, 'targets': targets} and Tracer(..., record_batches=True) go "
-                f"together; found tensors={'None' if tensors is None else '...'} and record_batches={self.record}."
+                f"together; found tensors={'None' if tensors is None else '...'} and record_batches={self.record}. "
+                "Where minibatches are rows of Tracer(data=...), rows=indices stands for tensors."
             )
         for name, t in (tensors or {}).items():
             _check(name, t)
+        return tensors
 
     def take(self, tensors: Tensors | None) -> None:
-        """Just before the loss: copy ``tensors``, which :meth:`check` has seen, and note what else it depends on."""
+        """Just before the loss: copy ``tensors``, which :meth:`checked` has seen, and note what else it depends on."""
         if tensors is None:
             return
         modules = [(n.removeprefix("_orig_mod."), m) for n, m in self.model.named_modules()]

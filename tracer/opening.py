@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from tracer.dataset import description
 from tracer.errors import UsageError
 from tracer.plan import Plan
 from tracer.source import source_hash, split
@@ -38,8 +39,11 @@ def manifest_of(
     batches: bool,
     changed_updates: str,
     workload: str | None = None,
+    data: Mapping[str, torch.Tensor] | None = None,
 ) -> Manifest:
     """The manifest of a run that has not begun."""
+    if data is not None and not batches:
+        raise UsageError("data= is what minibatches are rows of; it goes with record_batches=True.")
     asked = {stream for probe in probes for stream in PROBES[probe]}
     packages = ("lemmata", "torch", "numpy", "h5py", "pyarrow")
     return Manifest(
@@ -58,6 +62,7 @@ def manifest_of(
         unrecorded_parameters=subject.unrecorded,
         batches=batches,
         workload=None if workload is None else named(workload),
+        data=None if data is None else description(data),
     )
 
 

@@ -54,6 +54,8 @@ class Tracer:
         optimizer_buffers: what to record of the optimizer's state after each update, ``["exp_avg", "exp_avg_sq"]``.
         record_batches: True keeps each step's minibatch z_t, for evaluating f(x, z_t) again later: give every
             ``tracer.loss`` its ``tensors``. The state of random streams is kept where the loss draws from one.
+        data: the data set, name to tensor, that minibatches are rows of: give ``tracer.loss`` its ``rows``, which are
+            kept instead of the examples, with a fingerprint of the data set. It is read once, now.
         workload: ``"package.module:name"`` of an object that can build the model and compute the loss of a recorded
             minibatch (:class:`tracer.replay.Workload`); its name and a hash of its source are kept for replaying.
         config: what you want to find again: plain JSON, kept in the manifest.
@@ -110,6 +112,7 @@ class Tracer:
         store: str = "as trained",
         optimizer_buffers: Sequence[str] = (),
         record_batches: bool = False,
+        data: Tensors | None = None,
         workload: str | None = None,
         config: Mapping[str, Any] | None = None,
         grad_scaler: "torch.amp.GradScaler | None" = None,
@@ -159,6 +162,7 @@ class Tracer:
             batches=record_batches,
             changed_updates=changed_updates,
             workload=workload,
+            data=data,
         )
         layout = manifest.layout
         forecasts = steps is not None and check_space and self._ranks.first
@@ -176,7 +180,8 @@ class Tracer:
         self._surroundings = Surroundings(inside(model), self._subject.trained, generators)
         self._gradients = Gradients(self._subject, missing_gradient == "zero", changed_gradients == "record")
         around = self._surroundings
-        self._batches = Batches(record_batches, inside(model), around.devices, around.generators)
+        examples = manifest.data["examples"] if manifest.data else None
+        self._batches = Batches(record_batches, inside(model), around.devices, around.generators, examples)
         self._capture = Capture(self._ring, self._subject, self._gradients, buffers, self._batches)
         self._losses = Losses(self._subject, tuple(s for s in layout.streams if s in ("h", "a", "ga", "gb")))
         look_back = "look_back" in self.probes
@@ -201,6 +206,7 @@ class Tracer:
         random_scale: float | None = None,
         halves: tuple[Closure, Closure] | None = None,
         tensors: Tensors | None = None,
+        rows: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Evaluate the training loss on a minibatch and return it, ready for ``backward()``.
 
@@ -216,6 +222,7 @@ class Tracer:
             tensors: name to tensor, what the closure computes the loss from besides the parameters, for
                 ``record_batches``: ``{"inputs": inputs, "targets": targets}``, or ``{"indices": chosen}`` where that
                 says it all. Copied now.
+            rows: which rows of ``Tracer(data=...)`` the minibatch is; with ``tensors`` for what else the loss reads.
 
         Raises:
             UsageError: the closure does not return a scalar that can be differentiated.
@@ -230,7 +237,7 @@ class Tracer:
                 "tracer.loss: halves=(closure_a, closure_b) and probes=['half_batches'] go together; "
                 f"found halves={'None' if halves is None else '...'} and probes={list(self.probes)}."
             )
-        self._batches.check(tensors)
+        tensors = self._batches.checked(tensors, rows)
         if not self._schedule.recorded:
             self._losses.asked += 1
             return closure()

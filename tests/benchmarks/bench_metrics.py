@@ -6,36 +6,41 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from analysis.columns import COLUMNS, GEOMETRY, PATH
-from analysis.measure import measure, measure_all
+from analysis.measure import Measurement, measure, measure_all
 from analysis.references import REFERENCES
 from analysis.registry import metrics
 from analysis.tables import MODEL, REFERENCE, Facts, Tables, TableStore, pairing_type
 from tests.benchmarks.measure import Session, at_most, timed
 
 ROUNDS = 3
-SHAPES = ((4_000, 30, 3.0, 0.05), (100_000, 100, 20.0, 3.0))  # steps, blocks, seconds for all metrics, for one
+SHAPES = ((4_000, 30, 3.0, 0.05, 0.2), (100_000, 100, 20.0, 3.0, 3.0))
+"""Steps, blocks, seconds for all metrics, for one, and for the windows and blocks of one."""
 MEMORY = 4.0  # GiB
 ONE = "convexity_gap"
+WIDE = "smoothness"  # with windows and a claim on every tensor
 PART_ROWS = 1 << 20
 CHILD = "--child"
 
 
 def run(session: Session) -> None:
     """Every shape: a small run, and one as large as the tables are meant for."""
-    for steps, blocks, all_seconds, one_seconds in ((300, 2, 3.0, 0.05),) if session.quick else SHAPES:
+    for steps, blocks, *seconds in ((300, 2, 3.0, 0.05, 0.1),) if session.quick else SHAPES:
+        all_seconds, one_seconds, tensor_seconds = seconds
         folder = session.folder / f"metrics-{steps}"
         tables = made(folder, steps, blocks)
         everything = list(metrics().values())
-        one = metrics()[ONE]
+        one, wide = metrics()[ONE], measure(metrics()[WIDE], tables)
         contenders = {
             "all": timed(lambda tables=tables, everything=everything: measure_all(everything, tables)),
             "one": timed(lambda tables=tables, one=one: measure(one, tables)),
+            "tensors": timed(lambda wide=wide: _tensors(wide)),
             "scan": timed(lambda tables=tables: _scan(tables)),
         }
         setting = f"{steps:,} steps, {blocks} blocks, {len(REFERENCES)} references"
@@ -45,11 +50,18 @@ def run(session: Session) -> None:
         session.add(
             "metrics", setting, f"one metric and its verdicts ({ONE})", found["one"], at_most(one_seconds), " s"
         )
+        what = f"windows and blocks of one metric ({WIDE})"
+        session.add("metrics", setting, what, found["tensors"], at_most(tensor_seconds), " s")
         session.add(
             "metrics", setting, f"{name} / the sum of every column of both tables", found["all"] / found["scan"]
         )
         memory = _memory_of_a_process(folder)
         session.add("metrics", setting, f"{name}: memory of a process of its own", [memory], at_most(MEMORY), " GiB")
+
+
+def _tensors(measured: Measurement) -> None:
+    again = replace(measured)  # a measurement keeps what it was asked for
+    assert len(again.windows) > len(again.blocks) > 0
 
 
 def made(folder: Path, steps: int, blocks: int) -> Tables:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from tracer.batches import set_random
+from tracer.dataset import ROWS, chosen, require
 from tracer.errors import UsageError
 from tracer.losses import differentiable
 from tracer.probe import dense
@@ -54,11 +55,12 @@ class Engine:
         device: where to compute.
 
     Raises:
-        UsageError: the model that the workload builds is not the one that was recorded.
+        UsageError: the model that the workload builds is not the one that was recorded, or its data set is not.
     """
 
     def __init__(self, loaded: Loaded, manifest: Manifest, device: torch.device) -> None:
         self._loaded, self.blocks, self.device = loaded, manifest.blocks, device
+        self._data = None if manifest.data is None else require(loaded.data(), manifest.data, loaded.path)
         self.dtype: torch.dtype = getattr(torch, manifest.dtype)
         self.size = manifest.parameters
         torch.manual_seed(SEED)
@@ -108,7 +110,7 @@ class Engine:
         """A recorded minibatch on the device; empty where it cannot be asked: a weight is not known."""
         if any(each.weight is None for each in batches):
             return []
-        return [Micro({n: self._loaded_tensor(b, n) for n in b.tensors}, float(b.weight or 0.0), b) for b in batches]
+        return [Micro(self._tensors(b), float(b.weight or 0.0), b) for b in batches]
 
     def ask(self, minibatch: Sequence[Micro], gradient: bool = False, only: int | None = None) -> Answer:
         """Loss, and gradient (of one block where ``only`` says so), of a recorded minibatch where the model stands."""
@@ -211,6 +213,14 @@ class Engine:
             buffer.data.copy_(value)
 
     # --- tensors --------------------------------------------------------------------------------------------------
+
+    def _tensors(self, batch: MicroBatch) -> dict[str, torch.Tensor]:
+        """By name; where it was recorded as rows, those of the data set."""
+        found = {name: self._loaded_tensor(batch, name) for name in batch.tensors}
+        if self._data is None or ROWS not in found:
+            return found
+        taken = chosen(self._data, found.pop(ROWS).to("cpu"))
+        return {**{name: tensor.to(self.device) for name, tensor in taken.items()}, **found}
 
     def _loaded_tensor(self, batch: MicroBatch, name: str) -> torch.Tensor:
         tensor = torch.from_numpy(batch.tensors[name].copy())  # the file's bytes are not to be written to

@@ -129,6 +129,11 @@ def replay(
         raise UsageError(f"--device {device}: there is no CUDA device here.")
     loaded = load(manifest.workload, workload, allow, changed_source)
     directory = into or tables_root() / trace.run_id
+    if not isinstance(directory, Path):
+        raise UsageError(
+            f"LEMMATA_TABLES={directory.parent}: a replay adds to its files, expected a directory; found a URL. "
+            "Replay with a directory of tables."
+        )
     results = Results(directory)
     results.directory.mkdir(parents=True, exist_ok=True)
     lock = _lock(results.directory)

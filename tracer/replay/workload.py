@@ -19,7 +19,8 @@ class Workload(Protocol):
 
     It may also have ``full_data()``, which yields the whole data set as minibatches, the same ones every time: F is
     then the mean of their losses, each weighted by the first extent of its first tensor. And ``generators``, where
-    ``Tracer(generators=...)`` was given some: as many, of the same kinds, which the loss draws from.
+    ``Tracer(generators=...)`` was given some: as many, of the same kinds, which the loss draws from. Where minibatches
+    were recorded as rows of ``Tracer(data=...)`` it must have ``data()``, which returns that dictionary of tensors.
     """
 
     def build(self) -> torch.nn.Module:
@@ -54,6 +55,12 @@ class Loaded:
         """The whole data set from its beginning; None where the workload has none."""
         give = getattr(self.workload, "full_data", None)
         found: Iterable[Batch] | None = None if give is None else give()
+        return found
+
+    def data(self) -> Batch | None:
+        """The data set that minibatches are rows of; None where the workload has none."""
+        give = getattr(self.workload, "data", None)
+        found: Batch | None = give() if callable(give) else None
         return found
 
 

@@ -9,7 +9,7 @@ from tracer.store.layout import BATCHES, MANIFEST, OPEN, chunk_name, chunk_numbe
 from tracer.store.manifest import Manifest, read_manifest
 from tracer.store.recovery import seal_what_was_open
 
-_MUST_AGREE = ("blocks", "streams", "dtype", "hyperparameters", "batches")
+_MUST_AGREE = ("blocks", "streams", "dtype", "hyperparameters", "batches", "data")
 
 
 def refuse_occupied(directory: Path) -> None:
@@ -39,7 +39,7 @@ def prepare(directory: Path, manifest: Manifest, resume_at: int) -> tuple[Manife
     found = read_manifest(directory)
     for name in _MUST_AGREE:
         if getattr(found, name) != getattr(manifest, name):
-            given = "record_batches=" if name == "batches" else "this model and optimizer"
+            given = {"batches": "record_batches=", "data": "data="}.get(name, "this model and optimizer")
             raise UsageError(
                 f"{directory}: its {name} are not those of {given}; a run holds one training, recorded one way. "
                 "Record under another run id."

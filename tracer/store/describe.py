@@ -38,6 +38,7 @@ _MANIFEST = {
     "certificate": "what `lemmata certify` found: whether training with the tracer is bit for bit the one without",
     "branch_of": "run id and step of the run whose checkpoint this one starts from, or null",
     "batches": "true where minibatches are recorded; the field is absent otherwise",
+    "data": "only where minibatches are rows of a data set: its `examples`, `tensors` and `fingerprint`",
     "workload": "only where one was named: its import `path`, SHA-256 of its `source`, torch's `threads`",
     "format": "this page's version",
 }

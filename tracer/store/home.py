@@ -1,10 +1,15 @@
-"""Where runs, tables and the Dagster instance live, and what a run may be called."""
+"""Where runs, tables and the Dagster instance live, and what a run may be called.
+
+Runs and the instance are directories: sealing a chunk needs a file system that can write in place and sync. Tables and
+archives may be on an object store, which ``$LEMMATA_TABLES`` and ``$LEMMATA_ARCHIVES`` name by a URL.
+"""
 
 import os
 import re
 from pathlib import Path
 
 from tracer.errors import UsageError
+from tracer.store.places import is_url, url_path
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
@@ -20,8 +25,39 @@ def runs_root() -> Path:
 
 
 def tables_root() -> Path:
-    """Directory of computed tables and reports, one sub-directory per run."""
-    return home() / "tables"
+    """Directory of computed tables and reports, one sub-directory per run: ``$LEMMATA_TABLES``, else in the home.
+
+    Where that is a URL it is not a ``Path`` but a ``UPath``, with the same methods.
+
+    Raises:
+        UsageError: the URL is not one of an object store, or what opens it is not installed.
+    """
+    given = os.environ.get("LEMMATA_TABLES")
+    if not given:
+        return home() / "tables"
+    return url_path(given, "LEMMATA_TABLES") if is_url(given) else Path(given).absolute()
+
+
+def archives_root() -> Path | None:
+    """Directory of archives, each ``RUN.lemmata``: ``$LEMMATA_ARCHIVES``, perhaps a URL; None where it is not set.
+
+    Raises:
+        UsageError: as :func:`tables_root`.
+    """
+    given = os.environ.get("LEMMATA_ARCHIVES")
+    if not given:
+        return None
+    return url_path(given, "LEMMATA_ARCHIVES") if is_url(given) else Path(given).absolute()
+
+
+def scratch_root() -> Path:
+    """Directory for what is kept for as long as it takes."""
+    return home() / "scratch"
+
+
+def cache_root() -> Path:
+    """Directory for what can be fetched or computed again: safe to remove while nothing runs."""
+    return home() / "cache"
 
 
 def dagster_home() -> Path:

@@ -63,6 +63,7 @@ class Manifest:
     certificate: Mapping[str, Any] | None = None
     batches: bool = False  # in the file only if true
     workload: Mapping[str, Any] | None = None  # in the file only if there is one
+    data: Mapping[str, Any] | None = None  # in the file only if minibatches are rows of a data set
     format: int = VERSION
 
     @property
@@ -87,7 +88,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
         UsageError: the configuration holds something JSON cannot, for instance NaN or an object.
         OSError: the file cannot be written.
     """
-    body = without_defaults(manifest, "batches", "workload")
+    body = without_defaults(manifest, "batches", "workload", "data")
     try:
         text = json.dumps({**body, "xxh3": _hash(body)}, indent=1, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -156,7 +157,7 @@ def _parse(body: dict[str, Any]) -> Manifest:
         raise ValueError("hyperparameters must be names")
     if type(manifest.batches) is not bool:
         raise ValueError("batches must be true or false")
-    for name in ("ended", "certificate", "workload"):
+    for name in ("ended", "certificate", "workload", "data"):
         if not isinstance(getattr(manifest, name), dict | None):
             raise ValueError(f"{name} must be an object or null")
     return manifest

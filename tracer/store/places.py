@@ -11,11 +11,40 @@ from tracer.errors import UsageError
 from tracer.store.files import ASIDE, sync, sync_directory
 
 Place = str | os.PathLike[str]
+OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"})
+"""Protocols whose uploads appear whole or not at all, which a file must on which others rely."""
 
 
 def is_url(place: Place) -> bool:
     """Whether ``place`` is a URL such as ``s3://bucket/run.lemmata``; all else is a path."""
     return isinstance(place, str) and "://" in place
+
+
+def url_path(url: str, setting: str) -> Any:
+    """A directory on an object store, with the methods of a ``Path``; nothing it says comes from a memory of before.
+
+    Args:
+        setting: what named it, for messages.
+
+    Raises:
+        UsageError: it is no object store, or what opens it is not installed.
+    """
+    protocol = url.partition("://")[0]
+    if protocol not in OBJECT_STORES:
+        stores = ", ".join(sorted(OBJECT_STORES))
+        raise UsageError(
+            f"{setting}={url}: expected a path, or a URL of an object store ({stores}), where a file appears whole or "
+            f"not at all; found {protocol}. Mount it and give the path."
+        )
+    try:
+        path = import_module("upath").UPath(url, use_listings_cache=False)
+        path.fs  # noqa: B018  imports what the protocol needs
+    except ImportError as error:
+        raise UsageError(
+            f"{setting}={url}: expected the extra s3 (or fsspec's package for {protocol}); found: {error}. "
+            "Install it: pip install 'lemmata[s3]'."
+        ) from None
+    return path
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from tracer.errors import UsageError
 from tracer.workloads.catalogue import workload
 from tracer.workloads.workload import Batch, Workload
 
@@ -33,6 +34,10 @@ class Whole(Named):
 
     chunk: int = CHUNK
 
+    def data(self) -> dict[str, Tensor]:
+        """The data set that minibatches are rows of."""
+        return tensors(self.workload.examples())
+
     def full_data(self) -> Iterator[dict[str, Tensor]]:
         """The data set, each example once, in the same parts every time."""
         parts = self.workload.examples()
@@ -48,6 +53,18 @@ def tensors(batch: Batch) -> dict[str, Tensor]:
 def path_of(name: str) -> str:
     """What to give ``Tracer(workload=...)`` for the built-in workload of this name."""
     return f"{__name__}:{name.replace('-', '_')}"
+
+
+def data_of(name: str) -> dict[str, Tensor]:
+    """The data set of a built-in workload that minibatches can be rows of.
+
+    Raises:
+        UsageError: it has none that fits into memory.
+    """
+    found = globals()[name.replace("-", "_")]
+    if not isinstance(found, Whole):
+        raise UsageError(f"workload {name!r}: its examples are too many to be a table; keep minibatches whole.")
+    return found.data()
 
 
 logistic = Whole(workload("logistic"))

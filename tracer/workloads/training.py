@@ -12,7 +12,7 @@ from torch import nn
 from tracer.errors import UsageError
 from tracer.recorder import Tracer
 from tracer.workloads.catalogue import workload
-from tracer.workloads.named import path_of, tensors
+from tracer.workloads.named import data_of, path_of, tensors
 from tracer.workloads.workload import Batch
 
 ONE_THREAD_BELOW = 100_000  # parameters; threads cost more than they give on small tensors
@@ -36,6 +36,7 @@ def train(
     seed: int = 0,
     probes: Sequence[str] = ("look_back",),
     record_batches: bool = False,
+    rows: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Train a built-in workload from ``seed`` and record it.
@@ -48,6 +49,7 @@ def train(
         lr: learning rate; the workload's default for the optimizer where None.
         probes: what is measured besides the step itself, as in :class:`tracer.Tracer`.
         record_batches: keep each step's minibatch too, for ``lemmata replay``.
+        rows: keep them as rows of the data set, which replay reads again, instead of examples.
         progress: called after each step with steps done, steps in all and the step's loss.
 
     Returns:
@@ -66,6 +68,7 @@ def train(
     problem.examples()  # where a package is missing, say so before a run is begun
     model = problem.build_model(seed)
     batches = islice(problem.batches(seed), total)
+    data = data_of(name) if record_batches and rows else None
     config = {"workload": name, "optimizer": optimizer, "lr": rate, "steps": total, "seed": seed}
     config |= {"batch_size": problem.batch_size}
     in_halves = "half_batches" in probes
@@ -74,8 +77,9 @@ def train(
         optim = OPTIMIZERS[optimizer](model.parameters(), lr=rate)
         named = path_of(name) if record_batches else None
         with Tracer(
-            run, model, optim, probes=list(probes), config=config, record_batches=record_batches, workload=named
-        ) as tracer:
+            run, model, optim, probes=list(probes), config=config, record_batches=record_batches, data=data,
+            workload=named,
+        ) as tracer:  # fmt: skip
             for done, (epoch, batch_id, batch) in enumerate(batches, start=1):
                 optim.zero_grad()
                 closures = [partial(problem.loss, model, half) for half in halves(batch)] if in_halves else None
@@ -83,7 +87,8 @@ def train(
                     partial(problem.loss, model, batch),
                     epoch=epoch,
                     batch=batch_id,
-                    tensors=tensors(batch) if record_batches else None,
+                    tensors=tensors(batch) if record_batches and not rows else None,
+                    rows=None if data is None else problem.rows(seed, batch_id),
                     halves=(closures[0], closures[1]) if closures else None,
                 )
                 loss.backward()  # type: ignore[no-untyped-call]

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import TypeAlias
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 Batch: TypeAlias = tuple[Tensor, ...]
@@ -44,11 +46,13 @@ class Workload:
         """
         examples = self.examples()
         size = len(examples[0])
-        batch_id = 0
-        while True:
+        for batch_id in count():
             rows = minibatch(seed, batch_id, size, self.batch_size)
             yield batch_id * self.batch_size // size, batch_id, tuple(part[rows] for part in examples)
-            batch_id += 1
+
+    def rows(self, seed: int, batch_id: int) -> Tensor:
+        """Which rows of :attr:`examples` that minibatch is, int64 of shape ``(batch_size,)``."""
+        return torch.from_numpy(minibatch(seed, batch_id, len(self.examples()[0]), self.batch_size))
 
 
 def minibatch(seed: int, batch_id: int, size: int, batch_size: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -1,0 +1,57 @@
+"""Archived runs as partitions: what ``$LEMMATA_ARCHIVES`` holds is restored when it is asked for.
+
+The runs' directory is the cache: a restored run is the run it was, to the last bit. Who needs the room removes the
+directory; it comes back when its vectors are needed.
+"""
+
+from pathlib import Path
+
+from tracer.errors import FormatError, UsageError
+from tracer.store import home, runs
+from tracer.store.restore import read_head, restore
+
+SUFFIX = ".lemmata"
+
+
+def archived() -> dict[str, str]:
+    """Archives by the name of their file, which is the run's: path or URL of each; empty where no root is set.
+
+    A file with a name that no run can have is left out.
+    """
+    root = home.archives_root()
+    if root is None or not root.is_dir():
+        return {}
+    found = {}
+    for path in sorted(root.iterdir(), key=str):
+        name = path.name.removesuffix(SUFFIX)
+        if path.name != name and home.RUN_ID.fullmatch(name) and ".." not in name:
+            found[name] = str(path)
+    return found
+
+
+def known() -> list[str]:
+    """Every run there is: recorded here, or archived."""
+    return sorted({path.name for path in runs(home.runs_root())} | archived().keys())
+
+
+def here(run_id: str) -> Path:
+    """Directory of a run, restored from its archive if it is not there; a run that nobody has is not there either.
+
+    Raises:
+        FormatError: the archive is damaged, or is that of another run.
+        UsageError: there is no room.
+    """
+    path = home.runs_root() / run_id
+    if path.exists() or home.archives_root() is None:
+        return path
+    place = archived().get(run_id)
+    if place is None:
+        return path
+    if (found := read_head(place).run_id) != run_id:
+        raise FormatError(f"{place}: this is the archive of {found!r}. Give the file the name of its run.")
+    try:
+        restore(place)
+    except UsageError:
+        if not path.exists():  # else another process was faster
+            raise
+    return path
