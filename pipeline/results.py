@@ -54,8 +54,9 @@ def current_verdicts(store: TableStore, metrics: Mapping[str, Metric]) -> pl.Dat
 def measurements(store: TableStore, metrics: Mapping[str, Metric]) -> Results:
     """Metric, values and verdicts of every metric that is up to date for this run."""
     found: Results = {}
+    seen: dict[str, str] = {}
     for name, metric in metrics.items():
-        if is_current(store, name, metric.fingerprint):
+        if is_current(store, name, metric.fingerprint, seen):
             verdicts = store.scan(f"verdicts/{name}").collect().drop("digest")
             found[name] = metric, store.scan(f"metrics/{name}").collect(), verdicts
     return found

@@ -125,14 +125,18 @@ def stamp_for(store: TableStore, node: Node) -> Stamp:
     return Stamp(node.code, {name: version_of(store, name) or "" for name in node.inputs})
 
 
-def is_current(store: TableStore, name: str, code: str) -> bool:
-    """Whether an asset's files were computed by this code from what its inputs are now."""
+def is_current(store: TableStore, name: str, code: str, seen: dict[str, str] | None = None) -> bool:
+    """Whether an asset's files were computed by this code from what its inputs are now.
+
+    ``seen`` keeps versions of inputs from one question to the next.
+    """
     stamp = stamp_of(store, name)
-    return (
-        stamp is not None
-        and stamp.code == code
-        and all((version_of(store, of) or "") == version for of, version in stamp.inputs.items())
-    )
+    if stamp is None or stamp.code != code:
+        return False
+    seen = {} if seen is None else seen
+    for of in stamp.inputs.keys() - seen.keys():
+        seen[of] = version_of(store, of) or ""
+    return all(seen[of] == version for of, version in stamp.inputs.items())
 
 
 def stale(store: TableStore, nodes: Iterable[Node], reported: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -163,7 +167,8 @@ def stale(store: TableStore, nodes: Iterable[Node], reported: Mapping[str, str] 
             versions[node.name] = Stamp(node.code, inputs).version
             reason = _why(stamp, node, inputs)
         if not reason and reported is not None and (recorded or node.name != TRACE):
-            reason = "" if reported.get(node.name) == versions[node.name] else "not in the instance"
+            said = "not verified since it changed" if node.name == TRACE else "not in the instance"
+            reason = "" if reported.get(node.name) == versions[node.name] else said
         if reason and (recorded or node.name != TRACE):
             found[node.name] = reason
     return found
