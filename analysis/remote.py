@@ -7,6 +7,7 @@ when it is complete. What reads from a store reads a local copy, kept by what th
 import os
 import tempfile
 import time
+import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ class Aside:
 
     def __init__(self, target: Path) -> None:
         self._target = target
-        self._aside = target.with_name(f".{target.name}.{os.getpid()}.aside")
+        self._aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.aside")
 
     def __enter__(self) -> Path:
         if is_local(self._target):

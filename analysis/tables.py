@@ -21,6 +21,8 @@ from tracer.store.manifest import Manifest
 
 PAIRINGS = ("previous", "next", "reference", "unpaired")
 REPLAYED = "lemmata.digest"  # in a replay's Parquet metadata: digest of the trace it was made of
+GROUP_ROWS = 1 << 17  # of a Parquet file: what a reader takes at once
+SOURCE = "lemmata.source"  # in a table's Parquet metadata: what it was computed from
 ACROSS = "_comparison"  # directory of tables about all runs
 REFERENCE = "reference:"  # "reference:last" is a pairing of the kind "reference"
 
@@ -130,7 +132,9 @@ class TableStore:
         """
         target = self.path(name)
         with Aside(target) as aside:
+            # rows per group are fixed: equal tables are equal bytes, whoever writes them with however many threads
             how: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "statistics": True}
+            how["row_group_size"] = GROUP_ROWS
             if isinstance(frame, pl.LazyFrame):
                 frame.sink_parquet(aside, maintain_order=True, metadata=metadata, **how)
             else:
@@ -166,9 +170,18 @@ class TableStore:
         # no globbing and no hive columns: a run id may look like either
         return pl.scan_parquet(local(path), glob=False, hive_partitioning=False)
 
-    def write_facts(self, facts: Facts) -> Path:
-        """Write the run's facts beside its tables."""
-        return self.write_text("facts.json", json.dumps(asdict(facts), indent=1))
+    def write_facts(self, facts: Facts, source: str | None = None) -> Path:
+        """Write the run's facts beside its tables; ``source`` says what those were computed from."""
+        body = asdict(facts) | ({} if source is None else {SOURCE: source})
+        return self.write_text("facts.json", json.dumps(body, indent=1))
+
+    def facts_source(self) -> str | None:
+        """What the geometry's tables were computed from, as the facts say it; None where they do not."""
+        try:
+            text = (self.directory / "facts.json").read_text(encoding="utf-8")
+            return dict(json.loads(text)).get(SOURCE)
+        except (OSError, ValueError, TypeError):
+            return None
 
     def facts(self) -> Facts:
         """The run's facts.
@@ -179,6 +192,7 @@ class TableStore:
         path = self.directory / "facts.json"
         try:
             body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            body.pop(SOURCE, None)
             names = {key: tuple(body.get(key, ())) for key in ("blocks", "references", "optimizer_flags")}
             return Facts(**{**body, **names})
         except FileNotFoundError:
@@ -192,8 +206,12 @@ class TableStore:
         """Everything a metric reads; a replay of this very trace fills what the recorded vectors leave open.
 
         A replay of the run as it was before it went on is left out: its reference points have moved since.
+
+        Raises:
+            FormatError: the geometry has not been computed, or only a part of it has been written.
         """
         geometry, facts = self.scan("geometry"), self.facts()
+        self._check_whole()
         if self.exists("replay") and pl.read_parquet_metadata(local(self.path("replay"))).get(REPLAYED) == facts.digest:
             geometry = with_replay(geometry, self.scan("replay"), MODEL)
         return Tables(geometry, self.scan("path"), self.scan("steps"), facts, self.replayed())
@@ -206,6 +224,18 @@ class TableStore:
         """
         found = Replayed(self.directory)
         return found if found.index is not None and found.index.digest == self.facts().digest else None
+
+    def _check_whole(self) -> None:
+        """Refuse tables of two computations beside each other: the second was killed between them, or goes on."""
+        names = ("geometry", "path", "steps")
+        found = {pl.read_parquet_metadata(local(self.path(name))).get(SOURCE) for name in names if self.exists(name)}
+        if (source := self.facts_source()) is not None:
+            found.add(source)
+        if len(found) > 1:
+            raise FormatError(
+                f"{self.directory}: geometry, path, steps and facts are not of one computation; another goes on or was "
+                f"killed. Run `lemmata rerun --stale {self.run_id}`."
+            )
 
 
 def _directory(root: str | Path) -> Path:

@@ -58,6 +58,7 @@ from pipeline.results import (
     write_details,
     write_drawing,
 )
+from pipeline.stale import Node, StampedStore
 from tracer.errors import FormatError
 from tracer.store import Trace, home, verify
 from tracer.store.layout import VERSION
@@ -89,6 +90,14 @@ WHEN_INPUTS_CHANGE = (
 def store(run_id: str) -> TableStore:
     """Tables of one run of this home."""
     return TableStore(home.tables_root(), run_id)
+
+
+def stamped(context: dg.AssetExecutionContext) -> StampedStore:
+    """Tables of the run of this partition, for the asset that writes some: they say what they were computed from."""
+    key = context.asset_key
+    inputs = sorted(parent.path[-1] for parent in context.assets_def.asset_deps[key])
+    code = context.assets_def.code_versions_by_key[key] or ""
+    return StampedStore(home.tables_root(), context.partition_key, Node(key.path[-1], code, tuple(inputs)))
 
 
 def read_whole(path: Path) -> Trace:
@@ -154,16 +163,17 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
 def geometry(context: dg.AssetExecutionContext) -> Result:
     """Inner products of every pair of neighbouring points: the last place where vectors are read."""
     recorded = Trace(here(context.partition_key))
-    into = store(context.partition_key)
+    into = stamped(context)
     with into.scratch() as parts, sharers(recorded.bytes) as others:
         tables = analysis.geometry.geometry(recorded, parts=parts, workers=others)
         for name in ("geometry", "path", "steps"):
             into.write(name, getattr(tables, name))
     into.write_facts(tables.facts)
     write_config(into, recorded.manifest.config)
-    return dg.MaterializeResult(
-        metadata=pages.of_geometry(into), check_results=checks.identities(trace_checks(into.tables()))
-    )
+    checked = trace_checks(into.tables())
+    if all(check.passed or check.severity != "error" for check in checked):  # else nothing may be computed from it
+        into.write_facts(tables.facts, into.stamp.text)
+    return dg.MaterializeResult(metadata=pages.of_geometry(into), check_results=checks.identities(checked))
 
 
 GROUPS = {
@@ -200,7 +210,7 @@ def metric_asset(metric: Metric, source: Path | None = None) -> dg.AssetsDefinit
         check_specs=checks.claim_specs(metric),
     )
     def computed(context: dg.AssetExecutionContext) -> Result:
-        into = store(context.partition_key)
+        into = stamped(context)
         tables = into.tables()
         found = measure(metric, tables)
         path = into.write(f"metrics/{metric.name}", found.table)
@@ -229,7 +239,7 @@ def metric_asset(metric: Metric, source: Path | None = None) -> dg.AssetsDefinit
 )
 def proofs(context: dg.AssetExecutionContext) -> Result:
     """Each proof line by line on this run: which line holds, with how much slack, and which one breaks first."""
-    into = store(context.partition_key)
+    into = stamped(context)
     outcomes, lines = proof_asset.compute(into, ALL_PROOFS)
     return dg.MaterializeResult(
         metadata=proof_asset.page(into, ALL_PROOFS, outcomes, lines),
@@ -251,7 +261,7 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
     )
     def verdicts(context: dg.AssetExecutionContext) -> Result:
         """What held on this run and what did not: the verdicts of all metrics in one table."""
-        into = store(context.partition_key)
+        into = stamped(context)
         table = current_verdicts(into, metrics)
         path = into.write("verdicts", table)
         return dg.MaterializeResult(metadata=pages.of_verdicts(table, path, metrics))
@@ -276,7 +286,7 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
     )
     def report(context: dg.AssetExecutionContext) -> Result:
         """One HTML file with every verdict and plot of this run, to keep or to send."""
-        into = store(context.partition_key)
+        into = stamped(context)
         tables = into.tables()
         found, checked = measurements(into, metrics), trace_checks(tables)
         steps, proven = tables.steps.collect(), proof_results(into, ALL_PROOFS)
@@ -294,7 +304,7 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
             drawings=kept | plates,
             details=details(into, found),
         )
-        path = into.write_text("report.html", html)
+        path = into.write_page("report.html", html)
         return dg.MaterializeResult(metadata=pages.of_report(path, plates))
 
     return [verdicts, report]

@@ -18,6 +18,7 @@ from pipeline import (
     new_metric_command,
     plan_command,
     replay_command,
+    rerun_command,
 )
 from pipeline.extra import extra
 from pipeline.program import program
@@ -292,6 +293,7 @@ archive_commands.register(app)
 new_metric_command.register(app)
 doctor_command.register(app, console)
 replay_command.register(app, errors)
+rerun_command.register(app, errors)
 
 
 def _existing(run: str) -> Path:

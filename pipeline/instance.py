@@ -66,7 +66,7 @@ def prepare() -> Path:
     """
     path = directory()
     path.mkdir(parents=True, exist_ok=True)
-    with _alone(path):
+    with alone(path):
         configuration = path / "dagster.yaml"
         if not os.environ.get("DAGSTER_HOME") and not configuration.exists():
             write_aside(configuration, (CONFIGURATION + (postgres.STORAGE if postgres.url() else "")).encode())
@@ -105,7 +105,8 @@ def register(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> None:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
+    """Wait until no other process is inside with this directory."""
     descriptor = os.open(path, os.O_RDONLY)  # the directory itself is the lock: nothing is left behind
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

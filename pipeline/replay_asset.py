@@ -47,7 +47,7 @@ def replays(context: dg.AssetExecutionContext) -> Result:
     try:
         found = Replayed(into.directory)
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(version(into)),
+            data_version=dg.DataVersion(version(into, into.facts().digest)),
             metadata=_page(found, into.run_id),
             check_results=replay_checks(found, into.facts().digest),
         )
@@ -55,14 +55,18 @@ def replays(context: dg.AssetExecutionContext) -> Result:
         raise dg.Failure(str(error)) from None
 
 
-def version(store: TableStore) -> str:
+def version(store: TableStore, digest: str | None) -> str:
     """The data version of a run's replays as they are now; "nothing" where metrics would read none of them.
 
+    Args:
+        store: tables of the run.
+        digest: of the trace that metrics are computed from.
+
     Raises:
-        FormatError: the geometry has not been computed, or results are damaged.
+        FormatError: results are damaged.
     """
-    found = store.replayed()
-    return "nothing" if found is None else f"{found.content}-{CODE}"
+    found = Replayed(store.directory)
+    return f"{found.content}-{CODE}" if found.index is not None and found.index.digest == digest else "nothing"
 
 
 def _page(found: Replayed, run_id: str) -> Mapping[str, Any]:

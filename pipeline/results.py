@@ -15,6 +15,7 @@ from analysis.proof import Proof
 from analysis.replay_columns import depends_on_replay
 from analysis.svg import Drawing
 from analysis.tables import TableStore
+from pipeline.stale import is_current
 from tracer.errors import FormatError
 
 DETAILS = ("windows", "blocks")
@@ -53,13 +54,11 @@ def current_verdicts(store: TableStore, metrics: Mapping[str, Metric]) -> pl.Dat
 def measurements(store: TableStore, metrics: Mapping[str, Metric]) -> Results:
     """Metric, values and verdicts of every metric that is up to date for this run."""
     found: Results = {}
+    seen: dict[str, str] = {}
     for name, metric in metrics.items():
-        if store.exists(f"verdicts/{name}") and store.exists(f"metrics/{name}"):
-            verdicts = store.scan(f"verdicts/{name}").collect()
-            of = content(store, metric.all_columns, metric.pairings)
-            current = (verdicts["fingerprint"] == metric.fingerprint) & (verdicts["digest"] == of)
-            if current.all():
-                found[name] = metric, store.scan(f"metrics/{name}").collect(), verdicts.drop("digest")
+        if is_current(store, name, metric.fingerprint, seen):
+            verdicts = store.scan(f"verdicts/{name}").collect().drop("digest")
+            found[name] = metric, store.scan(f"metrics/{name}").collect(), verdicts
     return found
 
 

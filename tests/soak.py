@@ -1,4 +1,7 @@
-"""Faults by the thousand: ``python -m tests.soak kill 500``, ``full_disk 50``, ``flips 10000``, ``hostile 2000``."""
+"""Faults by the thousand: ``python -m tests.soak kill 500``, ``full_disk 50``, ``flips 10000``, ``hostile 2000``.
+
+``rerun 20`` kills reruns of computed assets.
+"""
 
 import argparse
 import sys
@@ -7,17 +10,17 @@ from pathlib import Path
 
 from rich.progress import track
 
-from tests import faults
+from tests import faults, rerun_faults
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("fault", choices=["kill", "full_disk", "flips", "hostile"])
+    parser.add_argument("fault", choices=["kill", "full_disk", "flips", "hostile", "rerun"])
     parser.add_argument("count", type=int)
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="begin with this seed")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        make = {"flips": faults.Flips, "hostile": faults.Hostile}.get(arguments.fault)
+        make = {"flips": faults.Flips, "hostile": faults.Hostile, "rerun": rerun_faults.Killed}.get(arguments.fault)
         one = make(Path(folder)) if make else getattr(faults, arguments.fault)
         failed = 0
         for seed in track(range(arguments.first, arguments.first + arguments.count), arguments.fault):

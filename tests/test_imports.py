@@ -46,7 +46,8 @@ FLOORS = (
         "pipeline.commands",  # the way in: works in the base install, and imports the rest when a command asks for it
         names(
             "tracer.errors pipeline.archive_commands pipeline.certify_command pipeline.doctor_command pipeline.extra "
-            "pipeline.plan_command pipeline.program pipeline.new_metric_command pipeline.replay_command"
+            "pipeline.plan_command pipeline.program pipeline.new_metric_command pipeline.replay_command "
+            "pipeline.rerun_command"
         ),
         names("typer rich"),
         lazily=names("tracer analysis pipeline dagster dagster_webserver polars"),
@@ -65,6 +66,7 @@ FLOORS = (
     Floor("pipeline.doctor", names("tracer"), names(""), lazily=names("torch packaging pipeline")),
     Floor("pipeline.plan_command", names(""), names("typer rich"), lazily=names("tracer")),
     Floor("pipeline.replay_command", names(""), names("typer rich"), lazily=names("tracer pipeline")),
+    Floor("pipeline.rerun_command", names(""), names("typer rich"), lazily=names("tracer pipeline")),
     Floor("pipeline.show", names("tracer"), names("rich"), lazily=names("analysis")),
     Floor("pipeline.recording", names("tracer"), names("rich")),
     # these need the extra dask

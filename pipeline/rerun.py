@@ -1,0 +1,210 @@
+"""Compute what is stale of many runs: one process or several compute, one reports, and the UI shows it all.
+
+Dagster's own step costs more than most metrics take, so that the whole call is one Dagster run, whose only step
+reports each recorded run as it is done. What fails is reported as a failed Dagster run of its own, for that asset and
+partition.
+"""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from analysis.tables import TableStore
+from pipeline.abandoned import owner
+from pipeline.compute import Computed, Failure, Graph, compute, graph
+from pipeline.definitions import build
+from pipeline.instance import PARTITIONS, opened, register
+from pipeline.stale import stale
+from tracer.errors import UsageError
+from tracer.store import home
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # failures are told once, by the caller
+SUMMARIES = ("verdicts", "report")
+DIED = "process"  # the asset that a failure names where a computing process died
+Reasons = Mapping[str, str]  # asset: why it is computed again
+Said = Callable[[Computed], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one run, as :class:`pipeline.materialize.Outcome`."""
+
+    run_id: str
+    computed: tuple[str, ...]
+    failures: tuple[Failure, ...]
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether everything that was stale has been computed."""
+        return not self.failures
+
+
+def plan(
+    instance: dg.DagsterInstance,
+    run_ids: Iterable[str],
+    of: Graph,
+    metrics: Sequence[str] | None = None,
+    every: bool = False,
+) -> dict[str, dict[str, str]]:
+    """What is to be computed of each run and why; runs of which nothing is stale are left out.
+
+    Args:
+        instance: what its pages show counts too.
+        run_ids: runs of this home.
+        of: the assets there are.
+        metrics: only these, and what gathers them.
+        every: what is current too.
+
+    Raises:
+        UsageError: there is no such metric.
+    """
+    if unknown := sorted(set(metrics or ()) - set(of.nodes)):
+        raise UsageError(f"no metric {', '.join(map(repr, unknown))}. There are: {', '.join(sorted(of.nodes))}.")
+    wanted = set(of.nodes) if metrics is None else {*metrics, *SUMMARIES}
+    reported = reported_versions(instance, of.nodes)
+    found = {}
+    for run_id in run_ids:
+        store = TableStore(home.tables_root(), run_id)
+        reasons = stale(store, of.nodes.values(), reported.get(run_id, {}))
+        if every:
+            reasons = dict.fromkeys(of.nodes, "asked for")
+        found[run_id] = {name: why for name, why in reasons.items() if name in wanted}
+    return {run_id: reasons for run_id, reasons in found.items() if reasons}
+
+
+def reported_versions(instance: dg.DagsterInstance, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Version of each asset that the instance knows last, by run and asset; a query per asset, no page is read."""
+    tag, event = "dagster/data_version", dg.DagsterEventType.ASSET_MATERIALIZATION
+    found: dict[str, dict[str, str]] = {}
+    for name in names:
+        tags = instance.event_log_storage.get_latest_tags_by_partition(dg.AssetKey(name), event, [tag])
+        for run_id, of_run in tags.items():
+            found.setdefault(run_id, {})[name] = of_run[tag]
+    return found
+
+
+def rerun(
+    run_ids: Iterable[str],
+    metrics: Sequence[str] | None = None,
+    jobs: int | None = None,
+    every: bool = False,
+    begun: Callable[[int], None] = lambda count: None,
+    said: Said = lambda done: None,
+) -> list[Outcome]:
+    """Compute what is stale of these runs, each by itself: one that fails neither blocks nor hides the others.
+
+    Args:
+        run_ids: recorded runs, or runs of which only tables are here; they become partitions if they are not.
+        metrics: only these, and what gathers them.
+        jobs: computing processes; 1 computes here. As many as cores unless given.
+        every: what is current too.
+        begun: called with the number of runs of which something is stale.
+        said: called with each run when it is done.
+
+    Raises:
+        UsageError: there is no such metric.
+        KeyboardInterrupt: Ctrl-C; what was done stays and is reported, and no table is left half-written.
+    """
+    names = list(run_ids)
+    of = Graph.of(build())
+    with opened() as instance:
+        register(instance, names)
+        planned = plan(instance, names, of, metrics, every)
+        begun(len(planned))
+        if not planned:
+            return []
+        outcomes: list[Outcome] = []
+        stopped: list[BaseException] = []
+
+        def reported() -> Iterator[Any]:
+            try:
+                for done in _computed(planned, of, min(jobs or os.cpu_count() or 1, len(planned))):
+                    yield from done.events
+                    outcomes.append(Outcome(done.run_id, tuple(done.assets), tuple(done.failures)))
+                    said(done)
+            except BaseException as error:
+                stopped.append(error)
+                raise
+
+        _report(instance, reported)
+        if stopped:
+            raise stopped[0]
+        for outcome in outcomes:
+            for failure in outcome.failures:
+                _report_failure(instance, of, outcome.run_id, failure)
+    return sorted(outcomes, key=lambda outcome: names.index(outcome.run_id))
+
+
+def _computed(planned: Mapping[str, Reasons], of: Graph, jobs: int) -> Iterator[Computed]:
+    """Each run when it is done, in whatever order."""
+    if jobs == 1:
+        yield from (compute(run_id, reasons, of) for run_id, reasons in planned.items())
+        return
+    left = dict(planned)
+    for done in _pooled(left, jobs):
+        left.pop(done.run_id)
+        yield done
+    for run_id, reasons in left.items():  # a process died: whose fault it was shows when each has one to itself
+        died = Failure(DIED, "The process that computed this run was killed, perhaps because memory ran out.")
+        yield next(_pooled({run_id: reasons}, 1), Computed(run_id, failures=[died]))
+
+
+def _pooled(planned: Mapping[str, Reasons], jobs: int) -> Iterator[Computed]:
+    """Each run when it is done; ends early where one of the processes dies."""
+    spawned = multiprocessing.get_context("spawn")  # a fork would take the threads' locks along, without the threads
+    pool = ProcessPoolExecutor(jobs, mp_context=spawned, initializer=_begin)
+    try:
+        waiting: list[Future[Computed]] = [pool.submit(compute, run_id, dict(why)) for run_id, why in planned.items()]
+        for future in as_completed(waiting):
+            try:
+                done = future.result()
+            except BrokenProcessPool:
+                return
+            yield done
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """Leave Ctrl-C to the process that reports, and load everything once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    graph()
+
+
+def _report(instance: dg.DagsterInstance, reported: Callable[[], Iterator[Any]]) -> None:
+    """One Dagster run with one step, which hands on what ``reported`` yields; it fails as a blocking check does."""
+
+    @dg.op(name="rerun", out={})
+    def step() -> Iterator[Any]:
+        yield from reported()
+
+    @dg.job(name="rerun", executor_def=dg.in_process_executor)
+    def job() -> None:
+        step()
+
+    job.execute_in_process(instance=instance, run_config=QUIET, tags=owner(), raise_on_error=False)
+
+
+def _report_failure(instance: dg.DagsterInstance, of: Graph, run_id: str, failure: Failure) -> None:
+    """A failed Dagster run of this asset and partition, which says why."""
+    name = failure.asset if failure.asset in of.nodes else "trace"
+
+    @dg.asset(name=name, partitions_def=dg.DynamicPartitionsDefinition(name=PARTITIONS))
+    def failed() -> None:
+        raise dg.Failure(failure.message)
+
+    dg.materialize(
+        [failed], instance=instance, partition_key=run_id, run_config=QUIET, raise_on_error=False, tags=owner()
+    )
