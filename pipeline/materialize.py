@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pipeline.abandoned import owner
 from pipeline.comparison_asset import NAME
+from pipeline.compute import Failure
 from pipeline.definitions import build
 from pipeline.executors import execute
 from pipeline.instance import opened, register
@@ -20,14 +21,6 @@ SUMMARIES = ("verdicts", "report")
 BASES = {"trace", "geometry", "replays", *SUMMARIES}
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # failures are told once, below
 Progressed = Callable[[str, int, int], None]  # run id, assets tried, assets in all
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An asset that could not be computed, and why."""
-
-    asset: str
-    message: str
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,12 @@ import dagster as dg
 
 from analysis.tables import TableStore
 from pipeline.abandoned import owner
+from pipeline.comparison_asset import NAME as COMPARISON
 from pipeline.compute import Computed, Failure, Graph, compute, graph
 from pipeline.definitions import build
 from pipeline.instance import PARTITIONS, opened, register
 from pipeline.stale import stale
-from tracer.errors import UsageError
+from tracer.errors import LemmataError, UsageError
 from tracer.store import home
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # failures are told once, by the caller
@@ -112,8 +113,8 @@ def rerun(
         UsageError: there is no such metric.
         KeyboardInterrupt: Ctrl-C; what was done stays and is reported, and no table is left half-written.
     """
-    names = list(run_ids)
-    of = Graph.of(build())
+    names, definitions = list(run_ids), build()
+    of = Graph.of(definitions)
     with opened() as instance:
         register(instance, names)
         planned = plan(instance, names, of, metrics, every)
@@ -139,7 +140,28 @@ def rerun(
         for outcome in outcomes:
             for failure in outcome.failures:
                 _report_failure(instance, of, outcome.run_id, failure)
+        if any("verdicts" in outcome.computed for outcome in outcomes):
+            compare(definitions, instance)
     return sorted(outcomes, key=lambda outcome: names.index(outcome.run_id))
+
+
+def compare(definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
+    """Set all runs of this home against each other again: the asset ``comparison``, which has no partition.
+
+    Raises:
+        LemmataError: it could not be computed.
+    """
+    job = definitions.resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(
+        instance=instance,
+        asset_selection=[dg.AssetKey(COMPARISON)],
+        run_config=QUIET,
+        tags=owner(),
+        raise_on_error=False,
+    )
+    if not result.success:
+        data = next(event.step_failure_data for event in result.all_events if event.is_step_failure)
+        raise LemmataError(f"{COMPARISON}: {data.error.message.strip() if data.error else 'failed'}")
 
 
 def _computed(planned: Mapping[str, Reasons], of: Graph, jobs: int) -> Iterator[Computed]:

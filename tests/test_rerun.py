@@ -75,6 +75,7 @@ def test_a_failed_run_neither_blocks_nor_hides_the_others(fresh: Path, capfd: py
     assert stale_of(*RUNS) == {"one": BASES | set(FEW), "two": set()}
     with opened() as instance:
         assert last(instance, "report", "two") is not None
+        assert instance.get_latest_materialization_event(dg.AssetKey("comparison")) is not None
         assert last(instance, "geometry", "one") is None
         failed = instance.get_runs(filters=dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
         assert [run.tags["dagster/partition"] for run in failed if "dagster/partition" in run.tags] == ["one"]
