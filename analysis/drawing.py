@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import AutoLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator, SymmetricalLogLocator
 
 from analysis.layout import BELOW, Panels
 
@@ -22,6 +22,7 @@ INK, RULE = "#24292f", "#d0d7de"
 VALUE, AVERAGE, EXTREME, LIMIT, VIOLATION, OTHER = "#8298ae", "#1f83c4", "#b5669a", "#0f9d76", "#d55e00", "#d99000"
 LINES = (AVERAGE, OTHER, LIMIT, EXTREME, "#5b6fd6", "#8a6d3b", "#c2557a", "#4d8f8f")
 SINGLE_MOST, BINS = 800, 240  # values drawn one by one; bins of longer runs
+TICKS_MOST = 5  # of an axis: a tick is several drawings, and the largest part of a figure's time
 _LARGEST = 1e200
 _DECADES = 50.0  # beyond this ratio of large to usual a linear axis hides most of the values
 _PER_CHARACTER, _PER_BOLD = 0.068, 0.112  # inches of a legend's letters and of a title's, generously
@@ -118,6 +119,11 @@ def dress(axes: Axes, unit: str) -> None:
     # every tick is five drawings: the grid stands for the strokes
     axes.tick_params(colors=INK, labelsize=8.5, length=0)
     axes.yaxis.set_minor_locator(NullLocator())
+    major = axes.yaxis.get_major_locator()
+    if isinstance(major, LogLocator | SymmetricalLogLocator):
+        major.set_params(numticks=TICKS_MOST)
+    elif isinstance(major, AutoLocator):
+        axes.yaxis.set_major_locator(MaxNLocator(TICKS_MOST, steps=[1, 2, 2.5, 5, 10]))
     axes.grid(axis="y", color=RULE, lw=0.6)
     axes.set_axisbelow(True)
     offset = axes.yaxis.get_offset_text()
@@ -157,7 +163,7 @@ def legend(axes: Axes, width: float) -> None:
 def steps_below(axes: Axes) -> None:
     """The axis of steps."""
     axes.set_xlabel("step", color=INK, fontsize=9, loc="right")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(TICKS_MOST, integer=True, steps=[1, 2, 5, 10]))
     axes.tick_params(axis="x", length=3)
 
 

@@ -77,6 +77,8 @@ def figure(
     for panel in panels:
         dress(panel, str(metric.units))
         legend(panel, WIDTH - LEFT)
+    for panel in panels[:-1]:
+        panel.xaxis.set_visible(False)  # the steps are read at the lowest panel
     steps_below(panels[-1])
     return fig
 

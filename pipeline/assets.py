@@ -3,7 +3,7 @@
 Each body is a call into ``analysis`` and what its page shows. No asset reads HDF5 but the first two.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,6 +12,7 @@ import polars as pl
 
 import analysis.battery
 import analysis.details
+import analysis.drawing
 import analysis.dynamics
 import analysis.dynamics_kernel
 import analysis.figures
@@ -54,11 +55,13 @@ from pipeline.results import (
     proof_results,
     read_config,
     read_drawings,
+    read_plates,
     write_config,
     write_details,
     write_drawing,
+    write_plates,
 )
-from pipeline.stale import Node, StampedStore
+from pipeline.stale import Node, StampedStore, version_of
 from tracer.errors import FormatError
 from tracer.store import Trace, home, verify
 from tracer.store.layout import VERSION
@@ -247,6 +250,16 @@ def proofs(context: dg.AssetExecutionContext) -> Result:
     )
 
 
+PLATES_CODE = pages.source_version(analysis.gallery, analysis.plates, analysis.replay_plates, analysis.drawing)
+
+
+def _drawn_from(store: TableStore, found: Iterable[str]) -> str:
+    """Everything that the paper's figures of a run show, by content."""
+    needed = sorted({name for names in analysis.gallery.NEEDS.values() for name in names} & set(found))
+    versions = [f"{name}={version_of(store, name)}" for name in ("geometry", REPLAYS, *needed)]
+    return pages.version_of(";".join([PLATES_CODE, *versions]))
+
+
 def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.AssetsDefinition]:
     """The assets that gather what the metrics found: ``verdicts`` and ``report``."""
     fingerprints = "".join(f"{name}={metric.fingerprint};" for name, metric in sorted(metrics.items()))
@@ -290,7 +303,8 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
         tables = into.tables()
         found, checked = measurements(into, metrics), trace_checks(tables)
         steps, proven = tables.steps.collect(), proof_results(into, ALL_PROOFS)
-        kept = read_drawings(into, [*found, PROOF_BOUNDS])
+        drawn_from = _drawn_from(into, found)
+        kept = read_drawings(into, [*found, PROOF_BOUNDS]) | read_plates(into, drawn_from)
         profile = None if tables.replayed is None else tables.replayed.profile().collect()
         plates = analysis.report.plates(tables.facts, found, steps, proven, kept, profile)
         html = analysis.report.report(
@@ -304,6 +318,7 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
             drawings=kept | plates,
             details=details(into, found),
         )
+        write_plates(into, drawn_from, {name: each for name, each in plates.items() if name != PROOF_BOUNDS})
         path = into.write_page("report.html", html)
         return dg.MaterializeResult(metadata=pages.of_report(path, plates))
 

@@ -112,6 +112,20 @@ def read_drawings(store: TableStore, names: Iterable[str]) -> dict[str, Drawing]
     return {name: (svg, glyphs) for name, (svg, glyphs) in read.items()}
 
 
+def write_plates(store: TableStore, of: str, plates: Mapping[str, Drawing]) -> None:
+    """Keep the paper's figures of a run, which a new metric does not change; ``of`` says what they were drawn from."""
+    store.write_text("figures/_plates.json", json.dumps({"of": of, "plates": plates}))
+
+
+def read_plates(store: TableStore, of: str) -> dict[str, Drawing]:
+    """The paper's figures that were drawn from ``of``; none where that has changed."""
+    path = store.directory / "figures" / "_plates.json"
+    if not path.is_file():
+        return {}
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    return {name: (svg, glyphs) for name, (svg, glyphs) in kept["plates"].items()} if kept["of"] == of else {}
+
+
 def write_config(store: TableStore, config: Mapping[str, Any]) -> None:
     """Keep what the run's owner noted beside the tables: the report must not need the recording."""
     store.write_text("config.json", json.dumps(config))
