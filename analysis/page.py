@@ -1,12 +1,14 @@
 """What every HTML page here shares: escaping, numbers for people, the style and the script that stand in the page."""
 
 import math
+from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
+@cache
 def environment() -> Environment:
-    """Templates of this package; whatever they are given is escaped."""
+    """Templates of this package, compiled once a process; whatever they are given is escaped."""
     made = Environment(
         loader=PackageLoader("analysis", "."),
         autoescape=True,
