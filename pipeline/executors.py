@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import dagster as dg
-from dagster._core.definitions.reconstruct import ReconstructableRepository
+from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 from dagster._core.execution.api import execute_run_iterator
 
 from analysis.sharing import Workers
@@ -130,7 +130,10 @@ def execute(
             tags=dict(tags),
             raise_on_error=False,
         ).all_events
-    # other processes build the definitions again, and find the job in them by its name
+    # other processes build the definitions again, and find the job in them by its name; Dagster remembers the last one
+    # built here, with the executor that was set then
+    ReconstructableJob.get_repository_definition.cache_clear()
+    ReconstructableJob.get_definition.cache_clear()
     definitions = ReconstructableRepository.for_module("pipeline.definitions", "build")
     elsewhere = definitions.get_reconstructable_job(job.name).get_subset(asset_selection=frozenset(assets))
     run = instance.create_run_for_job(

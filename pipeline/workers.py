@@ -37,7 +37,8 @@ def workers(size: int) -> Iterator[Workers | None]:
 
 def machines(client: Client) -> Workers | None:
     """One worker of each machine; None where all are on one."""
-    found = {urlsplit(address).hostname: address for address in client.scheduler_info(n_workers=-1)["workers"]}
+    # asks the scheduler; what the client remembers of it may be two seconds old
+    found = {urlsplit(address).hostname: address for address in client.nthreads()}
     if len(found) < 2:
         return None
     chosen = [found[host] for host in sorted(found, key=str)]
