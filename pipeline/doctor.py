@@ -6,34 +6,21 @@ Works in the base install. What needs the pipeline's packages is in :mod:`pipeli
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
 
+from pipeline.findings import Finding, few
 from tracer.errors import FormatError
 from tracer.store import Trace, home, runs
 
-Level = Literal["ok", "warning", "error"]
 EXTRAS = ("analysis", "pipeline", "demo", "replay", "dask", "postgres", "s3")
 CORE = ("dagster", "dagster-webserver", "dagster-graphql", "dagster-pipes", "dagster-shared")
 LIBRARIES = ("dagster-postgres", "dagster-dask")
 NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse")
 LITTLE, FEW = 1 << 30, 0.05  # free bytes below which nothing should be started; free share worth a word
 LOCAL = ("127.0.0.1", "localhost", "::1")
-_NAMED_MOST = 5
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line: how bad it is, what was looked at, what was found, and what to do about it."""
-
-    level: Level
-    about: str
-    says: str
-    do: str = ""
 
 
 def examine() -> list[Finding]:
@@ -207,13 +194,6 @@ def servers(processes: Path = Path("/proc")) -> Iterator[Finding]:
         else:
             says = f"process {path.parent.name} serves on {host}: others can reach it, and it asks for no password"
             yield Finding("error", "server", says, "stop it and start `lemmata ui`, which stays on 127.0.0.1")
-
-
-def few(names: Iterable[str]) -> str:
-    """The first names, and how many more."""
-    known = list(names)
-    more = f" and {len(known) - _NAMED_MOST} more" if len(known) > _NAMED_MOST else ""
-    return ", ".join(known[:_NAMED_MOST]) + more
 
 
 def _version(package: str) -> str | None:

@@ -12,8 +12,8 @@ from analysis.proofs import proofs
 from pipeline.abandoned import abandoned
 from pipeline.across import gather
 from pipeline.definitions import installed, metric_nodes
-from pipeline.doctor import Finding, Level, few
 from pipeline.executors import executor
+from pipeline.findings import Finding, Level, few
 from pipeline.instance import directory
 from tracer.errors import UsageError
 from tracer.store import home

@@ -6,7 +6,6 @@ on this machine, for as long as a Dagster run lasts), ``dask:tcp://HOST:PORT`` (
 """
 
 import importlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -15,26 +14,14 @@ from dagster._core.definitions.reconstruct import ReconstructableJob, Reconstruc
 from dagster._core.execution.api import execute_run_iterator
 
 from analysis.sharing import Workers
+from pipeline.settings import DASK, SETTING, dask_address, setting
 from tracer.errors import LemmataError, UsageError
 
-SETTING = "LEMMATA_EXECUTOR"
-DASK = "dask"
 OF_DAGSTER: dict[str, dg.ExecutorDefinition] = {
     "in_process": dg.in_process_executor,
     "multiprocess": dg.multiprocess_executor,
 }
 EXPECTED = "in_process, multiprocess, dask, dask:ADDRESS of a scheduler, or module:name of a Dagster executor"
-
-
-def setting() -> str:
-    """What ``$LEMMATA_EXECUTOR`` says."""
-    return os.environ.get(SETTING) or "in_process"
-
-
-def dask_address(name: str) -> str | None:
-    """The scheduler of a setting ``dask:ADDRESS``, empty for a cluster of one's own; None where it is not dask."""
-    kind, _, address = name.partition(":")
-    return address if kind == DASK else None
 
 
 def executor() -> dg.ExecutorDefinition:

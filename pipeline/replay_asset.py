@@ -14,12 +14,11 @@ import analysis.replay
 import analysis.replay_columns
 import analysis.replayed
 from analysis.replayed import Replayed
-from analysis.tables import TableStore
-from pipeline import checks, lineage, pages
+from pipeline import checks, lineage
 from pipeline.assets import REPLAYS, RUNS, WHEN_INPUTS_CHANGE, Result, geometry, store
+from pipeline.replay_content import CODE, version
 from tracer.errors import FormatError
 
-CODE = pages.source_version(analysis.replay, analysis.replay_columns, analysis.replayed)
 REPEATS, CURRENT = "recorded_losses_come_back", "of_the_run_as_it_is"
 _SPECS = {
     REPEATS: "H10: recorded losses and gradients, replayed before anything else, are the recorded ones bit for bit, or "
@@ -53,20 +52,6 @@ def replays(context: dg.AssetExecutionContext) -> Result:
         )
     except FormatError as error:
         raise dg.Failure(str(error)) from None
-
-
-def version(store: TableStore, digest: str | None) -> str:
-    """The data version of a run's replays as they are now; "nothing" where metrics would read none of them.
-
-    Args:
-        store: tables of the run.
-        digest: of the trace that metrics are computed from.
-
-    Raises:
-        FormatError: results are damaged.
-    """
-    found = Replayed(store.directory)
-    return f"{found.content}-{CODE}" if found.index is not None and found.index.digest == digest else "nothing"
 
 
 def _page(found: Replayed, run_id: str) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ import polars as pl
 
 from analysis.remote import local
 from analysis.tables import SOURCE, TableStore
+from pipeline.replay_content import version
 from tracer.errors import FormatError
 from tracer.store import Trace, home
 
@@ -112,8 +113,6 @@ def version_of(store: TableStore, name: str) -> str | None:
 
 def _replayed(store: TableStore, digest: str | None) -> str | None:
     """Version of what was replayed of the run with this content."""
-    from pipeline.replay_asset import version  # which stands above this module
-
     try:
         return version(store, digest)
     except FormatError:

@@ -12,7 +12,7 @@ from distributed import Client, get_worker, worker_client
 
 from analysis.sharing import Task, Workers
 from pipeline.dask_executor import connected
-from pipeline.executors import dask_address, setting
+from pipeline.settings import dask_address, setting
 
 LARGE = 1 << 30
 """Bytes of vectors from which a run is shared: below, what every machine must work out for itself weighs too much."""

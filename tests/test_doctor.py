@@ -13,7 +13,8 @@ import pytest
 
 from pipeline import doctor, doctor_pipeline
 from pipeline.abandoned import OWNER, owner
-from pipeline.doctor import Finding, dagster_family, disk, file_system, servers, wanting
+from pipeline.doctor import dagster_family, disk, file_system, servers, wanting
+from pipeline.findings import Finding
 from pipeline.instance import opened
 from tests.conftest import Lemmata
 

@@ -63,7 +63,8 @@ FLOORS = (
         lazily=names("tracer analysis pipeline polars"),
     ),
     Floor("pipeline.doctor_command", names(""), names("typer rich"), lazily=names("pipeline")),
-    Floor("pipeline.doctor", names("tracer"), names(""), lazily=names("torch packaging pipeline")),
+    Floor("pipeline.findings", names(""), names("")),
+    Floor("pipeline.doctor", names("tracer pipeline.findings"), names(""), lazily=names("torch packaging pipeline")),
     Floor("pipeline.plan_command", names(""), names("typer rich"), lazily=names("tracer")),
     Floor("pipeline.replay_command", names(""), names("typer rich"), lazily=names("tracer pipeline")),
     Floor("pipeline.rerun_command", names(""), names("typer rich"), lazily=names("tracer pipeline")),
@@ -74,7 +75,7 @@ FLOORS = (
     Floor("pipeline.workers", names("pipeline analysis"), names("distributed")),
     Floor(
         "pipeline",
-        names("pipeline.show pipeline.recording pipeline.doctor analysis tracer"),
+        names("pipeline.show pipeline.recording pipeline.doctor pipeline.findings analysis tracer"),
         names("dagster dagster_webserver polars matplotlib typer rich"),
         lazily=names("dagster_dask pipeline.dask_executor pipeline.workers"),
     ),
