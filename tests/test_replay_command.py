@@ -1,14 +1,11 @@
 """``lemmata replay``, as a user types it; archives carry the workload; CUDA where there is a device."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from analysis.replayed import Replayed
-from pipeline import commands
 from tests.replay_problems import record
 from tracer import Tracer, UsageError
 from tracer.replay.engine import _refuse_foreign
@@ -17,22 +14,7 @@ from tracer.store import Trace
 from tracer.store.archive import archive
 from tracer.store.restore import restore
 
-
-@pytest.fixture
-def lemmata(monkeypatch, capfd, empty_home):
-    """Run the command in this process; returns exit code, stdout, stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lemmata", *arguments])
-        capfd.readouterr()
-        code = 0
-        try:
-            commands.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capfd.readouterr()
-
-    return run
+pytestmark = pytest.mark.usefixtures("empty_home")
 
 
 def test_record_with_batches_then_replay(lemmata, empty_home):
