@@ -5,8 +5,8 @@ step needs of the steps before it is carried along. Where chunks are cut therefo
 read once.
 """
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from tracer.store import Chunk
+from tracer.store import Chunk, Trace
 
 Array = npt.NDArray[Any]
 
@@ -126,13 +126,46 @@ def segments(chunks: Iterable[Chunk], records: pl.DataFrame, most: int = 1 << 16
             before = _after(segment)
 
 
-def ahead(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-    """The same chunks; a thread of its own opens and verifies the next one while this one is worked on."""
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(next, chunks, None)
-        while (chunk := following.result()) is not None:
-            following = pool.submit(next, chunks, None)
-            yield chunk
+class Checked:
+    """The chunks of a run; a thread of its own compares their hashes while they, and the one before, are worked on.
+
+    Nothing may be made of a chunk before :meth:`wait` has returned.
+
+    Args:
+        verify: all of them, or those in a range; others see to the rest.
+        progress: called with chunks done and chunks in all.
+    """
+
+    def __init__(self, trace: Trace, verify: bool | range, progress: Callable[[int, int], None] | None = None) -> None:
+        self._trace, self._verify, self._progress = trace, verify, progress
+        self._checks: list[Future[None]] = []  # of the chunk at hand and of the one after it
+
+    def __iter__(self) -> Iterator[Chunk]:
+        with ThreadPoolExecutor(1) as pool:
+            waiting: list[Chunk] = []
+            for number, chunk in enumerate(self._trace.chunks(False, self._progress)):
+                wanted = self._verify if isinstance(self._verify, bool) else number in self._verify
+                self._checks.append(pool.submit(self._trace.check if wanted else _nothing, chunk))
+                waiting.append(chunk)
+                if len(waiting) == 2:
+                    yield waiting.pop(0)
+                    self.wait()
+                    self._checks.pop(0)
+            for chunk in waiting:
+                yield chunk
+                self.wait()
+
+    def wait(self) -> None:
+        """Wait until the chunk at hand is verified.
+
+        Raises:
+            FormatError: a hash does not match.
+        """
+        self._checks[0].result()
+
+
+def _nothing(chunk: Chunk) -> None:
+    """Others verify it."""
 
 
 def _stretches(chunk: Chunk, before: Before | None) -> list[slice]:

@@ -7,7 +7,7 @@ import polars as pl
 
 from analysis.kernel import Array, Behind, Vectors, cuts
 from analysis.pairs import Reduced
-from analysis.passes import Segment, ahead, segments
+from analysis.passes import Checked, Segment, segments
 from analysis.path import Along
 from analysis.products import products
 from analysis.references import Points
@@ -37,7 +37,8 @@ def reduce(
         progress: called with chunks done and chunks in all.
     """
     most = max(1, SEGMENT_ROWS // (1 + len(trace.blocks)))
-    found = segments(ahead(trace.chunks(verify, progress)), steps, most)
+    chunks = Checked(trace, verify, progress)
+    found = segments(chunks, steps, most)
     sizes = [block.size for block in trace.blocks]
     pieces, along = cuts(sizes), Along(trace.parameters, trace.manifest.dtype, spread.columns)
     losses = not trace.manifest.unrecorded_parameters  # the loss belongs to the whole model, not to a part of it
@@ -53,6 +54,7 @@ def reduce(
         of, to = products(vectors, behind, carried, points.vectors, pieces, len(sizes), spread)
         at_start = 0 if before is None else 1 if before.earlier is None else 2
         back = np.minimum(np.arange(len(segment.steps)) + at_start, 2)
+        chunks.wait()
         yield Reduced(segment, of, to, last, back, losses)
         last = of[-1]
 

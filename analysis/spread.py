@@ -6,6 +6,7 @@ each of which goes through all steps on its own, and the parts' sums are added i
 depends on the model alone: whoever computes a part, and however many share the work, the sums are the same bit for bit.
 """
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ class Threads:
         """Each part with its sums, in their order."""
         if len(parts) == 1:
             return [(parts[0], work(parts[0]))]
-        with ThreadPoolExecutor(len(parts)) as pool:
+        with ThreadPoolExecutor(min(len(parts), os.cpu_count() or 1)) as pool:
             return list(zip(parts, pool.map(work, parts), strict=True))
 
 

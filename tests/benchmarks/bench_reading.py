@@ -1,6 +1,7 @@
 """How fast a run is read, verified and reduced, beside a bare read of its files and a loop over torch files."""
 
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numba
@@ -9,10 +10,11 @@ import polars as pl
 import torch
 
 from analysis.geometry import geometry
-from analysis.kernel import Behind, Carried, Vectors, cuts
+from analysis.kernel import PIECE, Array, Behind, Carried, Vectors, cuts
 from analysis.path import WINDOW
 from analysis.products import PAIR, products
 from analysis.references import REFERENCES, find_points
+from analysis.spread import Sums, Work
 from analysis.tables import MODEL, Tables
 from tests.benchmarks.measure import Session, at_least, timed
 from tests.by_hand import manifest
@@ -57,6 +59,7 @@ def _compare(session: Session, size: int, steps: int) -> None:
         "torch everything": timed(lambda: _torch_everything(folder / "torch", steps, points)),
         "kernel pairs": timed(lambda: _kernel(rows, sizes, points[:0])),
         "kernel everything": timed(lambda: _kernel(rows, sizes, points)),
+        "kernel cached": timed(lambda: _kernel_cached(rows)),
         "memory": timed(lambda: [_sum(v) for v in rows.values()]),
     }
     found = session.take_turns(f"reading, d = {size:,}", contenders, session.rounds(ROUNDS))
@@ -71,6 +74,7 @@ def _compare(session: Session, size: int, steps: int) -> None:
     add("rate, read, verified and reduced without references / bare read()", "pairs", "read", 0.6)
     add("rate, read, verified and reduced with seven references / bare read()", "everything", "read")
     add("rate, kernel without references / one read of the same memory", "kernel pairs", "memory", 0.75)
+    add("rate, kernel without references / the same sums over vectors in the cache", "kernel pairs", "kernel cached")
     add("rate, kernel with seven references / one read of the same memory", "kernel everything", "memory")
     add("rate, reduced without references / a loop over torch.save files, pairs alone", "pairs", "torch pairs")
     add("rate, reduced / a loop over torch.save files, the same numbers", "everything", "torch everything", 10)
@@ -109,7 +113,7 @@ def _points(run_path: Path) -> Rows:
     return find_points(found, records, REFERENCES).vectors
 
 
-def _kernel(rows: dict[str, Rows], sizes: tuple[int, ...], references: Rows) -> None:
+def _kernel(rows: dict[str, Rows], sizes: tuple[int, ...], references: Rows, times: int = 1) -> None:
     """The kernel on one thread, as the bare read of the memory is."""
     x, g, h = rows["x"], rows["g"], rows["h"]
     n, d = x.shape
@@ -117,7 +121,27 @@ def _kernel(rows: dict[str, Rows], sizes: tuple[int, ...], references: Rows) -> 
     vectors = Vectors(x, g, h, nothing, nothing, nothing, ~never, never, never)
     behind = Behind(x[0], x[0], g[0], g[0], has_a=False)
     carried = Carried(x[0].copy(), x[0].copy(), np.zeros(d), np.zeros(d), opens)
-    products(vectors, behind, carried, references, cuts(list(sizes)), len(sizes))
+    for _ in range(times):
+        products(vectors, behind, carried, references, cuts(list(sizes)), len(sizes), _ALONE)
+
+
+def _kernel_cached(rows: dict[str, Rows]) -> None:
+    """As many numbers, but always the same few: what the arithmetic takes where no memory is waited for."""
+    few = {name: np.ascontiguousarray(v[:64, :PIECE]) for name, v in rows.items()}
+    times = max(1, round(rows["x"].size / few["x"].size))
+    _kernel(few, (few["x"].shape[1],), few["x"][:0], times)
+
+
+class _Alone:
+    """One thread computes all parts."""
+
+    columns = slice(None)
+
+    def __call__(self, work: Work, parts: Sequence[Array]) -> Iterable[tuple[Array, Sums]]:
+        return [(part, work(part)) for part in parts]
+
+
+_ALONE = _Alone()
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})

@@ -41,7 +41,7 @@ Bytes = Any  # anything with the buffer protocol; Python 3.11 has no name for th
 
 def digest(data: Bytes) -> int:
     """64-bit xxh3 of the bytes of ``data``; detects damage, does not resist an adversary."""
-    return int(xxhash.xxh3_64_intdigest(data))
+    return xxhash.xxh3_64_intdigest(data)
 
 
 def streams_in_order(streams: tuple[str, ...]) -> bool:

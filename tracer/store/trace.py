@@ -167,6 +167,15 @@ class Trace:
         if progress:
             progress(len(chunks), len(chunks))
 
+    def check(self, chunk: Chunk) -> None:
+        """Compare every row of ``chunk`` with its hash, for who maps chunks first and verifies them meanwhile.
+
+        Raises:
+            FormatError: a row's hash does not match; the message names file, step and stream.
+        """
+        for damage in self._damage(chunk):
+            raise FormatError(f"{damage}. Restore this file from a copy; the other chunks are not affected.")
+
     def rows(self, stream: str, start: int, stop: int) -> Iterator[npt.NDArray[np.generic]]:
         """Rows ``start`` to ``stop`` (by place in :attr:`steps`) of one stream, chunk by chunk, shape ``(n, d)``.
 
@@ -307,8 +316,7 @@ class Trace:
             again = open_chunk(chunk.path, self.manifest.layout, self.run_id, sealed=True)
             chunk = again if len(again.steps) == len(chunk.steps) else again.without_last()
         if verify:
-            for damage in self._damage(chunk):
-                raise FormatError(f"{damage}. Restore this file from a copy; the other chunks are not affected.")
+            self.check(chunk)
         return chunk
 
     def _require_batches(self) -> None:
