@@ -103,6 +103,8 @@ LOSSES = frozenset({"loss_x", "loss_y", "loss", "loss_previous", "loss_next", "l
 GEOMETRY = tuple(name for name, column in COLUMNS.items() if column.table == "geometry")
 PATH = tuple(name for name, column in COLUMNS.items() if column.table == "path")
 REPLAY = tuple(name for name, column in COLUMNS.items() if column.table == "replay")
+REFINING = frozenset({"sigma_f"})
+"""Columns a formula can do without: where they are null, the rest of it decides."""
 AT_REFERENCE = frozenset({"loss_y", "gy_d", "gy_gy", "dg_d", "dg_dg", "gx_gy", "dg_norms"})
 """Columns of the geometry that no probe gives at a reference point: a replay does."""
 

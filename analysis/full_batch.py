@@ -2,12 +2,12 @@
 
 import polars as pl
 
-from analysis.columns import gx_gx, loss_x, u_loss
+from analysis.columns import gx_gx, loss_x
 from analysis.columns_of_replays import full_gg, full_loss
-from analysis.rounding import LOSS_ERRORS
+from analysis.rounding import loss_errors
 
 _ALIKE = 1e-3  # of ‖g‖²; on minibatches it is off by tr Σ, as large as ‖∇F‖² itself
-_same_loss = (full_loss - loss_x).abs() <= LOSS_ERRORS * u_loss * loss_x.abs()
+_same_loss = (full_loss - loss_x).abs() <= loss_errors(loss_x.abs())
 _same_gradient = (full_gg - gx_gx).abs() <= _ALIKE * gx_gx
 _plain = (pl.col("momentum") == 0) & (pl.col("weight_decay") == 0)
 

@@ -9,8 +9,9 @@ Columns a line may read, one row per step of the run's longest stretch of consec
 
 * ``previous.NAME``, ``next.NAME``, ``reference.NAME``: the geometry of the model at this step, per pairing;
 * the columns of the path table and of the steps under their own names;
-* ``g_g`` ‖g_t‖², ``clip`` the clip factor (1 where none), ``u_loss`` and ``u_vector`` unit roundoffs, ``sums`` the
-  relative error that a sum over the coordinates may have, ``begins`` whether the run begins with this step;
+* ``g_g`` ‖g_t‖², ``clip`` the clip factor (1 where none), ``u_loss`` and ``u_vector`` unit roundoffs, ``sigma_f`` (null
+  where nothing was replayed), ``sums`` the relative error that a sum over the coordinates may have, ``begins`` whether
+  the run begins with this step;
 * the optimizer's flags, true or false;
 * the proof's own constants.
 """

@@ -8,6 +8,7 @@ import polars as pl
 from analysis.columns import GEOMETRY, PATH
 from analysis.identities import TOLERANCE
 from analysis.optimizers import FLAGS
+from analysis.replayed import Replayed
 from analysis.rounding import roundoff
 from analysis.tables import MODEL, REFERENCE, Tables
 
@@ -50,12 +51,20 @@ def proof_rows(tables: Tables, reference: str) -> Rows:
             clip=_c("clip_factor").fill_null(1.0),
             u_loss=pl.lit(roundoff(facts.loss_dtype)),
             u_vector=pl.lit(roundoff(facts.dtype)),
+            sigma_f=pl.lit(_noise(tables.replayed), pl.Float64),
             sums=pl.lit(TOLERANCE * math.sqrt(max(facts.parameters, 1))),
             begins=_c("step") == pl.lit(first.collect().item(), pl.Int64),
             **{flag: pl.lit(flag in facts.optimizer_flags) for flag in FLAGS},
         )
     )
     return _longest(frame.collect())
+
+
+def _noise(replayed: Replayed | None) -> float | None:
+    """σ_f where it is noise of the recorded losses, or where these stand beside replayed ones at a reference point."""
+    if replayed is None or not (replayed.alike or any(name.startswith(REFERENCE) for name in replayed.tables)):
+        return None
+    return replayed.noise
 
 
 def _or_null(table: pl.LazyFrame, names: tuple[str, ...], prefix: str = "") -> list[pl.Expr]:

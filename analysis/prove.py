@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from analysis.columns import COLUMNS
+from analysis.columns import COLUMNS, REFINING
 from analysis.proof import Line, Need, Proof
 from analysis.proof_lines import SIGN, judge_line, nothing
 from analysis.proof_rows import PREFIXES, Rows, proof_rows
@@ -137,7 +137,8 @@ def _absent(line: Line, frame: pl.DataFrame) -> str:
 
 def _gone(part: pl.Expr, frame: pl.DataFrame) -> list[str]:
     """Columns it reads that are missing at every step."""
-    return [name for name in part.meta.root_names() if frame[name].null_count() == len(frame)]
+    needed = set(part.meta.root_names()) - REFINING
+    return [name for name in needed if frame[name].null_count() == len(frame)]
 
 
 def _why_absent(name: str) -> str:

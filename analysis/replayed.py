@@ -55,6 +55,11 @@ class Replayed:
         return None if found is None else float(found)
 
     @property
+    def alike(self) -> bool:
+        """Whether replayed losses are the recorded ones up to rounding: then their noise is that of recorded ones."""
+        return self.index is not None and bool(self.index.noise.get("alike"))
+
+    @property
     def tables(self) -> dict[str, bool]:
         """Names of the tables there are, and whether each is complete."""
         return {} if self.index is None else {n: bool(entry["complete"]) for n, entry in self.index.tables.items()}

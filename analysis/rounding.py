@@ -1,11 +1,12 @@
 """How far rounding alone can move a formula, so that noise of the arithmetic is never read as a finding.
 
 A stored number is off by more than its own rounding: a loss and a gradient round at every operation on the way. The
-tolerance of a loss difference is max(3√2 σ, u (|f(x)| + |f(y)|)) + u ‖g‖ ‖d‖ with σ the spread of a repeated
-evaluation, and a trace repeats none. So the factors below stand for it. They were measured: float32 trainings of a
-logistic regression, an MLP and a convolutional net, pairs evaluated again in float64. The largest errors were 449 u of
-the loss and 60 u of the gradients' norms; the factors leave room. Arithmetic below the stored precision (autocast)
-is noisier still. A formula loses little by it: where the loss difference is too coarse, the gradients decide.
+tolerance of a loss difference is max(3√2 σ_f, u max(|f(x)|, |f(y)|)) + u ‖g‖ ‖d‖ with σ_f the spread of a repeated
+evaluation, known once a replay has evaluated recorded losses again, and u some unit roundoffs, the factors below. They
+were measured: float32 trainings of a logistic regression, an MLP and a convolutional net, pairs evaluated again in
+float64. The largest errors were 449 u of the loss and 60 u of the gradients' norms; the factors leave room. Arithmetic
+below the stored precision (autocast), and a device that does not repeat itself, are noisier still: that is what σ_f
+finds. A formula loses little by it: where the loss difference is too coarse, the gradients decide.
 """
 
 import polars as pl
@@ -21,9 +22,23 @@ LOSS_ERRORS = 1024
 GRADIENT_ERRORS = 256
 """Unit roundoffs by which an evaluated gradient may be off, relative to its norm."""
 
+
+def loss_errors(size: pl.Expr, squares: float = 2) -> pl.Expr:
+    """How far a sum of evaluated losses may be off, in units of loss.
+
+    That is three standard deviations of a repeated evaluation, or the rounding, where that is more. σ_f is null where
+    nothing was replayed; the larger of two is then the other one.
+
+    Args:
+        size: of the losses, their absolute values with their factors (of two alike: the larger is enough).
+        squares: the squares of the factors, added up; 2 for the difference of two losses.
+    """
+    return pl.max_horizontal(3 * squares**0.5 * sigma_f, LOSS_ERRORS * u_loss * size)
+
+
 _slope = GRADIENT_ERRORS * u_vector * (gx_gx * d_d).sqrt()
 
-_losses = LOSS_ERRORS * u_loss * pl.max_horizontal(loss_x.abs(), loss_y.abs())
+_losses = loss_errors(pl.max_horizontal(loss_x.abs(), loss_y.abs()))
 
 loss_difference_rounding: pl.Expr = _losses + _slope
 """Rounding of a formula with f(x) − f(y) and the slope ⟨∇f(x), x − y⟩ in it, in units of loss."""
@@ -42,14 +57,6 @@ slope_at_y_rounding: pl.Expr = GRADIENT_ERRORS * u_vector * (gy_gy * d_d).sqrt()
 
 slope_rounding: pl.Expr = _slope
 """Rounding of the slope ⟨∇f(x), x − y⟩."""
-
-
-def replayed_rounding(size: pl.Expr) -> pl.Expr:
-    """Rounding of a formula over replayed losses whose absolute values add up to ``size``.
-
-    σ_f, how far recorded losses are from the same ones replayed, where that is more.
-    """
-    return pl.max_horizontal(3 * 2**0.5 * sigma_f, LOSS_ERRORS * u_loss * size)
 
 
 def resolved(gap: pl.Expr, trapezoid: pl.Expr, rounding: pl.Expr) -> tuple[pl.Expr, pl.Expr]:

@@ -80,6 +80,8 @@ def joined(table: pl.LazyFrame, path: pl.LazyFrame, tables: Tables, needed: Iter
     constant = [pl.lit(value, pl.Float64).alias(name) for name, value in facts.items()]
     table = table.with_columns(*constant, *(pl.lit(None, pl.Float64).alias(name) for name in absent))
     pairing = pl.col("pairing").cast(pl.String)
+    if tables.replayed is not None and not tables.replayed.alike:  # of another loss: no noise of the recorded ones
+        table = table.with_columns(sigma_f=pl.when(pairing.str.starts_with(REFERENCE)).then("sigma_f"))
     return table.with_columns(
         # the step d of a pair is the one that made x_t, or for "next" the one that leaves it; x_t − x_r is no step
         pl.when(pairing == "next").then(leaves).when(pairing.is_in(["previous", "unpaired"])).then(made).alias(name)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import polars as pl
 
-from analysis.columns import AT_REFERENCE, COLUMNS, NO_LOOK_AHEAD, NO_LOSS, REPLAY
+from analysis.columns import AT_REFERENCE, COLUMNS, NO_LOOK_AHEAD, NO_LOSS, REFINING, REPLAY
 from analysis.metric import Bias, Claim, Metric, claim_columns
 from analysis.tables import MODEL, REFERENCE, Tables, pairing_kind
 from analysis.verdict import RULE_NAMES, Evidence, judge
@@ -163,7 +163,7 @@ def _bias(bias: Bias, judged: pl.DataFrame, tables: Tables) -> str:
     amount = _one_number(bias.amount, judged.filter(pl.col("quantity").is_finite()))
     if math.isfinite(amount) and len(judged):
         return f"{bias.rule} {amount:+.2g} ({bias.says})"
-    reads = dict.fromkeys(bias.amount.meta.root_names())  # each name once
+    reads = [n for n in dict.fromkeys(bias.amount.meta.root_names()) if n not in REFINING]  # each name once
     gone = [n for n in reads if n in judged.columns and judged[n].null_count() == len(judged)]
     why = "; ".join(f"needs {name}: {_absence(name, tables)}" for name in gone) or "no pair has what it needs"
     return f"{bias.rule} not known here ({bias.says}; {why})"
@@ -182,7 +182,7 @@ def _why_not(
     if not len(evidence.step):
         return _no_pairs(pairing)
     if evidence.missing.all():
-        gone = {n for n in rows.columns if rows[n].null_count() == len(rows)}
+        gone = {n for n in rows.columns if rows[n].null_count() == len(rows)} - REFINING
         needed = claim_columns(metric, claim)
         names = [n for n in metric.columns if n in gone and n in needed] or [n for n in needed if n in gone]
         absent = "; ".join(f"needs {name}: {_absence(name, tables, pairing)}" for name in names)

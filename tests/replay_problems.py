@@ -51,6 +51,18 @@ class Another(Quadratic):
         return 2 * super().loss(model, batch)
 
 
+class Jittery(Quadratic):
+    """The quadratic plus 1, off by something else at every evaluation, as on a device that does not repeat itself."""
+
+    spread = 3e-5
+
+    def __init__(self):
+        self.random = np.random.default_rng(0)
+
+    def loss(self, model, batch):
+        return super().loss(model, batch) + 1 + self.spread * self.random.standard_normal()
+
+
 class OtherShape(Quadratic):
     def build(self):
         return TwoBlocks((1.0,))
@@ -153,7 +165,7 @@ def breast_cancer():
     return {"inputs": torch.from_numpy(inputs), "labels": torch.from_numpy(labels.astype(float))}
 
 
-quadratic, another, other_shape = Quadratic(), Another(), OtherShape()
+quadratic, another, other_shape, jittery = Quadratic(), Another(), OtherShape(), Jittery()
 two_layer, logistic, noisy = TwoLayer(), Logistic(), Noisy()
 kink, star = OneNumber(lambda a: a), OneNumber(lambda a: a * (1 - (-a).exp()))
 

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from numpy.testing import assert_allclose
 
-from analysis.columns import COLUMNS, Units
+from analysis.columns import COLUMNS, REFINING, Units
 from analysis.measure import measure, measure_all
 from analysis.metric import Metric
 from analysis.registry import metrics
@@ -112,7 +112,7 @@ def test_what_is_missing_stays_missing_and_what_is_no_number_stays_none(metric, 
     columns, at = every_column(metric), 17
     whole = table_of(metric, columns)
     series = [s.name for s in metric.series if s.role != "limit"]
-    optional = STAND_INS.get(metric.name, set()) | {*FIXED, "u_loss", "u_vector", "pairing", "step"}
+    optional = STAND_INS.get(metric.name, set()) | {*FIXED, *REFINING, "u_loss", "u_vector", "pairing", "step"}
     for name in set(metric.columns) - optional:
         spoiled = [bad if i == at else v for i, v in enumerate(columns[name].tolist())]
         table = table_of(metric, {**columns, name: spoiled})

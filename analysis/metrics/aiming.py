@@ -1,8 +1,8 @@
 """Aiming: how much of the loss itself the slope towards a reference point accounts for."""
 
-from analysis.columns import Units, gx_d, loss_x, u_loss
+from analysis.columns import Units, gx_d, loss_x
 from analysis.metric import Claim, Metric
-from analysis.rounding import LOSS_ERRORS, slope_rounding
+from analysis.rounding import loss_errors, slope_rounding
 from analysis.series import exponential_mean, running_mean
 
 _theta = (gx_d + 0 * loss_x) / loss_x  # an infinite loss gives no ratio
@@ -19,7 +19,7 @@ metric = Metric(
     pairings=("reference",),
     blocks="no",
     ratio=(gx_d, loss_x),
-    tolerance=slope_rounding / loss_x.abs() + LOSS_ERRORS * u_loss * _theta.abs(),
+    tolerance=(slope_rounding + loss_errors(loss_x.abs(), squares=1) * _theta.abs()) / loss_x.abs(),
     series=(running_mean(), exponential_mean(0.99)),
     claims=(
         Claim(

@@ -3,7 +3,7 @@
 from analysis.columns import Units
 from analysis.columns_of_replays import block_gap, block_loss
 from analysis.metric import Claim, Metric
-from analysis.rounding import replayed_rounding, slope_rounding
+from analysis.rounding import loss_errors, slope_rounding
 from analysis.series import exponential_mean, running_mean
 
 metric = Metric(
@@ -17,7 +17,7 @@ metric = Metric(
     units=Units(loss=1),
     value=block_gap,  # ≤ 0 wherever the loss is convex in that tensor
     blocks="alone",
-    tolerance=replayed_rounding(block_loss) + slope_rounding,
+    tolerance=loss_errors(block_loss) + slope_rounding,
     series=(running_mean(), exponential_mean(0.99)),
     claims=(
         Claim(

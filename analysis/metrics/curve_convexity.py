@@ -2,10 +2,10 @@
 
 import polars as pl
 
-from analysis.columns import Units, lr, u_loss
+from analysis.columns import Units, lr
 from analysis.metric import Metric, Variant
 from analysis.noise import minibatch_noise
-from analysis.rounding import LOSS_ERRORS
+from analysis.rounding import loss_errors
 from analysis.series import cumulative, exponential_mean, running_mean
 
 _before, _here, _after = pl.col("loss_previous"), pl.col("loss"), pl.col("loss_next")
@@ -22,7 +22,7 @@ metric = Metric(
     units=Units(loss=1),
     value=_second,  # ≥ 0 on the whole data
     blocks="no",
-    tolerance=LOSS_ERRORS * u_loss * (_after.abs() + 2 * _here.abs() + _before.abs()),
+    tolerance=loss_errors(_after.abs() + 2 * _here.abs() + _before.abs(), squares=6),
     series=(running_mean(), exponential_mean(0.99), cumulative()),
     variants=(
         Variant(

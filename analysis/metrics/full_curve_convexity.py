@@ -6,7 +6,7 @@ from analysis.columns import Units
 from analysis.columns_of_replays import full_after, full_before, full_loss
 from analysis.full_batch import plain_descent
 from analysis.metric import Claim, Metric
-from analysis.rounding import replayed_rounding
+from analysis.rounding import loss_errors
 from analysis.series import exponential_mean, running_mean
 
 _second = full_after - 2 * full_loss + full_before
@@ -22,7 +22,7 @@ metric = Metric(
     units=Units(loss=1),
     value=_second,
     blocks="no",
-    tolerance=replayed_rounding(full_after.abs() + 2 * full_loss.abs() + full_before.abs()),
+    tolerance=loss_errors(full_after.abs() + 2 * full_loss.abs() + full_before.abs(), squares=6),
     series=(running_mean(), exponential_mean(0.99)),
     claims=(
         Claim(

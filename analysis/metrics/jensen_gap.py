@@ -3,7 +3,7 @@
 from analysis.columns import Units
 from analysis.columns_of_replays import jensen_full, jensen_loss, jensen_minibatch
 from analysis.metric import Claim, Metric, Variant
-from analysis.rounding import replayed_rounding
+from analysis.rounding import loss_errors
 from analysis.series import exponential_mean, running_mean
 
 metric = Metric(
@@ -16,7 +16,7 @@ metric = Metric(
     units=Units(loss=1),
     value=jensen_full,  # ≤ 0 wherever F is convex
     blocks="no",
-    tolerance=replayed_rounding(2 * jensen_loss),
+    tolerance=loss_errors(2 * jensen_loss),
     series=(running_mean(), exponential_mean(0.99)),
     variants=(Variant("on_minibatches", "on the window's own minibatches, f(x_s, z_s)", jensen_minibatch),),
     claims=(

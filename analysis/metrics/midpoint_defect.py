@@ -3,11 +3,11 @@
 from analysis.columns import Units, gx_gx, u_vector, x_x
 from analysis.columns_of_replays import largest_defect, midpoint_defect, profile_loss
 from analysis.metric import Claim, Metric, Variant
-from analysis.rounding import replayed_rounding
+from analysis.rounding import loss_errors
 from analysis.series import cumulative, exponential_mean, running_mean
 
 # points between two recorded ones are rounded to the parameters' precision before the loss is asked there
-_rounding = replayed_rounding(profile_loss) + u_vector * (gx_gx * x_x).sqrt()
+_rounding = loss_errors(profile_loss) + u_vector * (gx_gx * x_x).sqrt()
 
 metric = Metric(
     name="midpoint_defect",

@@ -3,7 +3,7 @@
 from analysis.columns import Units, d_d, gx_gx, u_vector
 from analysis.columns_of_replays import path_slope, profile_change, profile_loss
 from analysis.metric import Claim, Metric
-from analysis.rounding import GRADIENT_ERRORS, replayed_rounding
+from analysis.rounding import GRADIENT_ERRORS, loss_errors
 from analysis.series import cumulative, exponential_mean, running_mean
 
 metric = Metric(
@@ -29,7 +29,7 @@ metric = Metric(
             at_most=0,
             over="equivalent",
             quantity=profile_change - path_slope,
-            tolerance=replayed_rounding(profile_loss),
+            tolerance=loss_errors(profile_loss),
             margin=0.01 * profile_change.abs().mean(),
             null_value=0.0,
             says="The slopes along the step integrate to the change of the minibatch loss, as for every gradient that "

@@ -1,8 +1,8 @@
 """The Polyak–Łojasiewicz inequality with 0 for the smallest loss."""
 
-from analysis.columns import Units, ga_ga, ga_gb, gb_gb, loss_x, u_loss, u_vector
+from analysis.columns import Units, ga_ga, ga_gb, gb_gb, loss_x, u_vector
 from analysis.metric import Claim, Metric
-from analysis.rounding import GRADIENT_ERRORS, LOSS_ERRORS
+from analysis.rounding import GRADIENT_ERRORS, loss_errors
 from analysis.series import exponential_mean, running_mean
 
 _mu = (ga_gb + 0 * loss_x) / (2 * loss_x)  # an infinite loss gives no ratio
@@ -19,7 +19,7 @@ metric = Metric(
     value=_mu,  # ≥ μ, up to the noise of the halves
     blocks="no",
     ratio=(ga_gb, 2 * loss_x),
-    tolerance=_rounding / loss_x.abs() + LOSS_ERRORS * u_loss * _mu.abs(),
+    tolerance=(_rounding + loss_errors(loss_x.abs(), squares=1) * _mu.abs()) / loss_x.abs(),
     series=(running_mean(), exponential_mean(0.99)),
     claims=(
         Claim(

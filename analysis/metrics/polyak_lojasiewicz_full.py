@@ -1,9 +1,9 @@
 """The Polyak–Łojasiewicz inequality on the whole data, with 0 for the smallest loss."""
 
-from analysis.columns import Units, u_loss, u_vector
+from analysis.columns import Units, u_vector
 from analysis.columns_of_replays import full_gg, full_least, full_loss
 from analysis.metric import Claim, Metric, Variant
-from analysis.rounding import GRADIENT_ERRORS, LOSS_ERRORS
+from analysis.rounding import GRADIENT_ERRORS, loss_errors
 from analysis.series import exponential_mean, running_mean
 
 _mu = full_gg / (2 * full_loss)
@@ -19,7 +19,7 @@ metric = Metric(
     value=_mu,  # ≥ μ
     blocks="no",
     ratio=(full_gg, 2 * full_loss),
-    tolerance=(2 * GRADIENT_ERRORS * u_vector + LOSS_ERRORS * u_loss) * _mu.abs(),
+    tolerance=(2 * GRADIENT_ERRORS * u_vector + loss_errors(full_loss.abs(), squares=1) / full_loss.abs()) * _mu.abs(),
     series=(running_mean(), exponential_mean(0.99)),
     variants=(
         Variant(

@@ -1,10 +1,8 @@
 """Quadratic growth of the loss around a reference point."""
 
-import polars as pl
-
-from analysis.columns import Units, d_d, loss_x, loss_y, u_loss
+from analysis.columns import Units, d_d, loss_x, loss_y
 from analysis.metric import Claim, Metric
-from analysis.rounding import LOSS_ERRORS
+from analysis.rounding import loss_rounding
 from analysis.series import exponential_mean, running_mean
 
 metric = Metric(
@@ -19,7 +17,7 @@ metric = Metric(
     pairings=("reference",),
     blocks="no",
     ratio=(2 * (loss_x - loss_y), d_d),
-    tolerance=2 * LOSS_ERRORS * u_loss * pl.max_horizontal(loss_x.abs(), loss_y.abs()) / d_d,
+    tolerance=2 * loss_rounding / d_d,
     series=(running_mean(), exponential_mean(0.99)),
     claims=(
         Claim(

@@ -16,6 +16,7 @@ from analysis.proofs.terms import (
     loss_gap_rounding,
     rate,
 )
+from analysis.rounding import loss_errors
 
 _RECENT = 100  # steps whose losses say how much one minibatch's loss varies
 _loss = pl.col("loss")
@@ -32,7 +33,7 @@ _weight = rate / _S.shift(-1) / _S
 
 _to_iterates = _weight * (_tail(rate * _loss) - _loss * _S)
 _energies = _weight * _tail(rate**2 * g_g) / 2
-_rounding = 1024 * pl.col("u_loss") * _loss.abs().max()
+_rounding = loss_errors(_loss.abs()).max()
 _T = pl.len()
 
 proof = Proof(

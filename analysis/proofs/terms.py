@@ -3,7 +3,7 @@
 import polars as pl
 
 from analysis.proof import Line, Need
-from analysis.rounding import GRADIENT_ERRORS, LOSS_ERRORS
+from analysis.rounding import GRADIENT_ERRORS, loss_errors
 
 
 def always(condition: pl.Expr) -> pl.Expr:
@@ -33,7 +33,7 @@ loss_gap = reference("loss_x") - reference("loss_y")
 """f(x_t) − f(u), on the minibatch of the step."""
 
 loss_gap_rounding = (
-    LOSS_ERRORS * pl.col("u_loss") * pl.max_horizontal(reference("loss_x").abs(), reference("loss_y").abs())
+    loss_errors(pl.max_horizontal(reference("loss_x").abs(), reference("loss_y").abs()))
     + GRADIENT_ERRORS * pl.col("u_vector") * (g_g * ee).sqrt()
 )
 MEAN_GAP = (rate * loss_gap).sum() / rate.filter(loss_gap.is_not_null()).sum()
@@ -44,7 +44,7 @@ step_change = previous("loss_x") - previous("loss_y")
 """f(x_t) − f(x_{t−1}) on the minibatch z_t: unbiased for F(x_t) − F(x_{t−1})."""
 
 step_change_rounding = (
-    LOSS_ERRORS * pl.col("u_loss") * pl.max_horizontal(previous("loss_x").abs(), previous("loss_y").abs())
+    loss_errors(pl.max_horizontal(previous("loss_x").abs(), previous("loss_y").abs()))
     + GRADIENT_ERRORS * pl.col("u_vector") * ((previous("gx_gx") + previous("gy_gy")) * previous("d_d")).sqrt()
 )
 

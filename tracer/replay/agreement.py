@@ -60,8 +60,13 @@ class Agreement:
         )
 
     def as_json(self, manifest: Manifest) -> dict[str, Any]:
-        """For the index of the results; ``doubt`` says why this may not be the recorded loss, None where it is."""
-        return {**asdict(self), "doubt": self.problem(manifest) or self._gradients()}
+        """For the index of the results; ``doubt`` says why this may not be the recorded loss, None where it is.
+
+        ``alike``: whether the losses are the recorded ones up to rounding, so that ``sigma`` is noise of the recording,
+        too. Gradients that were changed before the update do not touch that.
+        """
+        problem = self.problem(manifest)
+        return {**asdict(self), "alike": problem is None, "doubt": problem or self._gradients()}
 
     def _gradients(self) -> str | None:
         if math.isfinite(self.gradient) and self.gradient <= GRADIENTS_ALIKE:
