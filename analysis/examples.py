@@ -12,8 +12,8 @@ from analysis.figures import figure
 from analysis.gallery import PLATES, worth_drawing
 from analysis.geometry import geometry
 from analysis.measure import measure_all
+from analysis.measured import Measured
 from analysis.metric import Metric
-from analysis.plates import Measured
 from analysis.proof_plate import proof_bounds
 from analysis.proofs import proofs
 from analysis.prove import evaluate_all

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from matplotlib.figure import Figure
 
 from analysis import plates, replay_plates
-from analysis.plates import Measured
+from analysis.measured import Measured
 
 OF_REPLAYS: Mapping[str, Callable[[Measured], Figure]] = {
     "frozen_reference": replay_plates.frozen_reference,

@@ -35,7 +35,7 @@ from analysis.drawing import (
     steps_below,
     zero,
 )
-from analysis.plates import Measured, filled, within, wrapped
+from analysis.measured import Measured, filled, within, wrapped
 from analysis.tables import REFERENCE
 
 _WIDTH, _HALF = 9.6, 4.1  # inches of a plate, of one of two panels beside each other

@@ -24,9 +24,9 @@ from analysis.details import (
 from analysis.figures import drawable, figure
 from analysis.gallery import PLATES, worth_drawing
 from analysis.grouped import STATUSES, Family, families, is_control, points
+from analysis.measured import Measured
 from analysis.metric import Claim, Metric
 from analysis.page import environment
-from analysis.plates import Measured
 from analysis.proof import Proof
 from analysis.proof_plate import proof_bounds
 from analysis.svg import Drawing, drawing, glyph_sheet

@@ -21,6 +21,7 @@ import analysis.geometry
 import analysis.grouped
 import analysis.kernel
 import analysis.long
+import analysis.measured
 import analysis.optimizers
 import analysis.pairs
 import analysis.passes
@@ -29,6 +30,7 @@ import analysis.plates
 import analysis.products
 import analysis.proof_plate
 import analysis.prove
+import analysis.ratio_plate
 import analysis.reduce
 import analysis.references
 import analysis.replay_plates
@@ -250,7 +252,14 @@ def proofs(context: dg.AssetExecutionContext) -> Result:
     )
 
 
-PLATES_CODE = pages.source_version(analysis.gallery, analysis.plates, analysis.replay_plates, analysis.drawing)
+PLATES_CODE = pages.source_version(
+    analysis.gallery,
+    analysis.plates,
+    analysis.ratio_plate,
+    analysis.measured,
+    analysis.replay_plates,
+    analysis.drawing,
+)
 
 
 def _drawn_from(store: TableStore, found: Iterable[str]) -> str:
@@ -291,6 +300,8 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
             analysis.figures,
             analysis.gallery,
             analysis.plates,
+            analysis.ratio_plate,
+            analysis.measured,
             analysis.replay_plates,
             analysis.proof_plate,
         ),

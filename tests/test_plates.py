@@ -6,7 +6,8 @@ import pytest
 
 from analysis.grouped import families, groups
 from analysis.measure import measure_all
-from analysis.plates import NEEDS, PLATES, Measured
+from analysis.measured import Measured
+from analysis.plates import NEEDS, PLATES
 from analysis.proof_plate import proof_bounds
 from analysis.proofs import proofs
 from analysis.prove import evaluate_all

@@ -6,7 +6,7 @@ import pytest
 
 from analysis.gallery import NEEDS, OF_REPLAYS, PLATES, worth_drawing
 from analysis.measure import measure_all
-from analysis.plates import Measured
+from analysis.measured import Measured
 from analysis.registry import metrics
 from analysis.replay_plates import chosen_steps
 from tests.replayed_tables import replayed_run
