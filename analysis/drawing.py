@@ -4,6 +4,7 @@ Figures are plain objects: no global state of the plotting library is touched, s
 hundred values are drawn one by one; of more the envelope of smallest and largest, so that no extreme is lost.
 """
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,12 +16,16 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import AutoLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator, SymmetricalLogLocator
 
-from analysis.layout import BELOW, Panels
+from analysis.layout import BELOW, TITLE, Panels
 
 INK, RULE = "#24292f", "#d0d7de"
 # distinguishable with every kind of colour vision (after Okabe and Ito), readable on white and on dark grey
 VALUE, AVERAGE, EXTREME, LIMIT, VIOLATION, OTHER = "#8298ae", "#1f83c4", "#b5669a", "#0f9d76", "#d55e00", "#d99000"
 LINES = (AVERAGE, OTHER, LIMIT, EXTREME, "#5b6fd6", "#8a6d3b", "#c2557a", "#4d8f8f")
+FURTHER = LINES[4:]
+"""Colours that stand for nothing else in the figure of a metric."""
+CONTROL_LINES = ("#57606a", "#9aa4af")
+"""Greys, for points that are no solution; readable on white and on dark grey."""
 SINGLE_MOST, BINS = 800, 240  # values drawn one by one; bins of longer runs
 TICKS_MOST = 5  # of an axis: a tick is several drawings, and the largest part of a figure's time
 _LARGEST = 1e200
@@ -41,14 +46,31 @@ def canvas(name: str, title: str, size: tuple[float, float], *, measured: bool =
         measured: letters are measured to make room for them, which doubles the time; for figures whose labels can have
             any length, or whose legend stands outside the panels.
     """
-    layout = ConstrainedLayoutEngine() if measured else Panels()
+    # the title stands in a place of its own, which the library's layout does not know
+    above = TITLE / size[1] if title else 0.0
+    layout = ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - above)) if measured else Panels()
     fig = Figure(figsize=size, layout=layout, facecolor="white")
     fig.set_label(name)
     if title:
-        letters = min(12.0, 12 * size[0] / (_PER_BOLD * len(title)))
-        fig.suptitle(title, x=0.01, y=1 - 0.07 / size[1], ha="left", va="top", fontsize=letters, fontweight="bold",
+        words = subscripts(title)
+        letters = min(12.0, 12 * size[0] / (_PER_BOLD * len(words)))
+        fig.suptitle(words, x=0.01, y=1 - 0.07 / size[1], ha="left", va="top", fontsize=letters, fontweight="bold",
                      color=INK, parse_math=False)  # fmt: skip
     return fig
+
+
+_INDEX = re.compile(r"(?<![A-Za-z_])([A-Za-z∇])_(?:\{([^}]+)\}|([a-z0-9])(?![A-Za-z0-9_]))")
+_LOWERED = str.maketrans("trksn012+−", "ₜᵣₖₛₙ₀₁₂₊₋")
+
+
+def subscripts(text: str) -> str:
+    """``x_{t−1}`` as print has it, xₜ₋₁; an index for which there are no such letters stays as it is."""
+
+    def lowered(found: re.Match[str]) -> str:
+        index = (found[2] or found[3]).translate(_LOWERED)
+        return found[1] + index if not set(index) & set(found[2] or found[3]) else found[0]
+
+    return _INDEX.sub(lowered, text)
 
 
 def defined(rows: pl.DataFrame, name: str) -> tuple[Steps, Floats]:
@@ -69,6 +91,7 @@ def points(axes: Axes, step: Steps, value: Floats, label: str = "value", colour:
 
 Style = str | tuple[int, tuple[float, ...]]
 DASHED: Style = (0, (3, 1))
+DOTTED: Style = (0, (1, 1.5))
 
 
 def line(
@@ -100,14 +123,14 @@ def zero(axes: Axes) -> None:
 
 def nothing(axes: Axes, why: str) -> None:
     """Words in place of a curve: what is missing and why."""
-    axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", color=INK, fontsize=9, wrap=True,
-              parse_math=False)  # fmt: skip
+    axes.text(0.5, 0.5, subscripts(why), transform=axes.transAxes, ha="center", va="center", color=INK, fontsize=9,
+              wrap=True, parse_math=False)  # fmt: skip
     axes.set_axis_off()
 
 
 def heading(axes: Axes, lines: Sequence[str]) -> None:
     """Small words above a panel."""
-    text = "\n".join(each for each in lines if each)
+    text = subscripts("\n".join(each for each in lines if each))
     # a place of its own, or the library draws every label to find one
     axes.set_title(text, loc="left", y=1.0, pad=7, fontsize=8.5, color=INK, parse_math=False)
 
@@ -158,6 +181,7 @@ def legend(axes: Axes, width: float) -> None:
     made.set_label(BELOW)
     for text in made.get_texts():
         text.set_parse_math(False)  # a dollar sign in a title is a dollar sign
+        text.set_text(subscripts(text.get_text()))
 
 
 def steps_below(axes: Axes) -> None:

@@ -167,7 +167,7 @@ def _share(claim: Claim, evidence: Evidence) -> Estimate:
     low, high = ends(claim, interval)
     return Estimate(
         interval=interval,
-        what="share of steps above 0",
+        what="share of steps above zero",
         low=low,
         high=high,
         excess=quantity,

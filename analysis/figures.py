@@ -12,14 +12,18 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.battery import CONTROLS
 from analysis.drawing import (
     AVERAGE,
+    CONTROL_LINES,
     DASHED,
+    DOTTED,
     EXTREME,
+    FURTHER,
     INK,
     LIMIT,
-    LINES,
     OTHER,
+    Style,
     canvas,
     defined,
     dress,
@@ -36,7 +40,7 @@ from analysis.drawing import (
 from analysis.layout import LEFT
 from analysis.metric import Metric
 from analysis.series import Series
-from analysis.tables import MODEL, PAIRINGS, pairing_kind
+from analysis.tables import MODEL, PAIRINGS, REFERENCE, pairing_kind
 
 WIDTH = 7.2  # inches
 _COLOURS = {"average": (AVERAGE, OTHER), "extreme": (EXTREME, OTHER), "cumulative": (AVERAGE, OTHER), "limit": (LIMIT,)}
@@ -126,8 +130,16 @@ def _others(axes: Axes, metric: Metric, parts: dict[str, pl.DataFrame]) -> None:
     averages = [s for s in metric.series if s.role == "average"]
     if not averages:
         return
-    for (name, rows), colour in zip(list(parts.items())[:_OTHERS_MOST], LINES[2:] + LINES[2:], strict=False):
-        line(axes, *defined(rows, averages[-1].name), f"{name}: {_short(averages[-1])}", colour, DASHED, 1.0)
+    controls = {REFERENCE + name: colour for name, colour in zip(CONTROLS, CONTROL_LINES, strict=True)}
+    shown = [*parts.items()][:_OTHERS_MOST]
+    good = [name for name, _ in shown if name not in controls]
+    # colours come again with dots: nothing here has the colour of a limit or a maximum
+    looks: dict[str, tuple[str, Style]] = dict(
+        zip(good, [(colour, style) for style in (DASHED, DOTTED) for colour in FURTHER], strict=False)
+    )
+    for name, rows in shown:
+        colour, style = looks.get(name) or (controls[name], DASHED)
+        line(axes, *defined(rows, averages[-1].name), f"{name}: {_short(averages[-1])}", colour, style, 1.0)
 
 
 def _windows(axes: Axes, metric: Metric, windows: pl.DataFrame | None, pairing: str) -> None:

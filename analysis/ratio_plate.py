@@ -1,6 +1,6 @@
 """The paper's figure of the convexity ratio: every reference point, per epoch and so far, and the numerators alone."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 
 from analysis.battery import CONTROLS
 from analysis.drawing import (
+    CONTROL_LINES,
     DASHED,
     INK,
     LINES,
@@ -37,9 +38,11 @@ def convexity_ratio(data: Measured) -> Figure:
     grid = fig.subplots(2, 2)
     fig.delaxes(grid[1, 1])
     epochs, so_far, numerators = grid[0, 0], grid[0, 1], grid[1, 0]
-    colours = dict(zip(names, LINES * 3, strict=False))
+    good = [name for name in names if name not in CONTROLS]
+    colours = dict(zip([*good, *CONTROLS], [*(LINES * 3)[: len(good)], *CONTROL_LINES], strict=True))
+    colours = {name: colours[name] for name in names}
     heading(epochs, [f"PER EPOCH, run {data.run_id}", "≥ 1: the identity of convex analyses; ≥ 0: quasar-convex"])
-    heading(so_far, ["SO FAR", ""])
+    heading(so_far, ["SO FAR", _replayed_at(data, names)])
     heading(numerators, ["NUMERATOR so far: needs no loss at the reference", "its sign alone says nothing of the loss"])
     _ratio_per_epoch(epochs, data, names, colours)
     _lines(so_far, data, "convexity_ratio", "cumulative_ratio", names, colours)
@@ -100,6 +103,12 @@ def _lines(
     if not drawn:
         missing = _no_ratio(data) if metric == "convexity_ratio" else "this run has no pairs with a reference point"
         nothing(axes, filled(missing))
+
+
+def _replayed_at(data: Measured, names: Sequence[str]) -> str:
+    """For which references there is a ratio, where not for all."""
+    known = [name for name in names if len(defined(data.rows("reference_gap", REFERENCE + name), "value")[0])]
+    return f"f(x_r, z_t) is known for {', '.join(known)}" if known and len(known) < len(names) else ""
 
 
 def _no_ratio(data: Measured) -> str:

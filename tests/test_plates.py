@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from analysis.drawing import CONTROL_LINES, subscripts
 from analysis.grouped import families, groups
 from analysis.measure import measure_all
 from analysis.measured import Measured
@@ -92,6 +93,30 @@ def test_a_bound_stands_beside_what_was_observed():
     assert "descent_lemma\nfirst-order decrease" in drawn
     assert not [name for name in drawn if name.startswith("adam_energy")]
     assert "no proof" in words(proof_bounds("r", None))
+
+
+def test_the_title_of_the_proofs_meets_no_other_words():
+    lines = pl.concat(
+        [each.table for each in evaluate_all(proofs().values(), tables(descend(logistic(1), 0.3, 60))).values()]
+    )
+    fig = proof_bounds("r", lines)
+    fig.draw_without_rendering()
+    (title,) = fig.texts[:1]
+    assert title.get_window_extent().y0 >= fig.axes[0]._left_title.get_window_extent().y1
+
+
+def test_words_in_figures_have_their_indices_below_the_line():
+    assert (
+        subscripts("from x_{t−1} to x_t, on z_t; f(x_T, z_t), x − x_r") == "from xₜ₋₁ to xₜ, on zₜ; f(x_T, zₜ), x − xᵣ"
+    )
+    assert subscripts("tail_mean, scale_d, √2 / lr") == "tail_mean, scale_d, √2 / lr"
+
+
+def test_negative_controls_have_colours_of_their_own(data):
+    fig = PLATES["convexity_ratio"](data)
+    colours = {line.get_label(): line.get_color() for line in fig.axes[2].lines}
+    assert colours["initial"] in CONTROL_LINES
+    assert colours["last"] not in CONTROL_LINES
 
 
 def row(pairing, status, metric="aiming", claim="aims"):
