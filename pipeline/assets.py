@@ -47,6 +47,7 @@ from analysis.report import PROOF_BOUNDS, metric_drawing
 from analysis.tables import TableStore
 from pipeline import checks, lineage, pages, proof_asset
 from pipeline.archives import here
+from pipeline.chosen import references
 from pipeline.executors import sharers
 from pipeline.instance import PARTITIONS
 from pipeline.results import (
@@ -170,7 +171,8 @@ def geometry(context: dg.AssetExecutionContext) -> Result:
     recorded = Trace(here(context.partition_key))
     into = stamped(context)
     with into.scratch() as parts, sharers(recorded.bytes) as others:
-        tables = analysis.geometry.geometry(recorded, parts=parts, workers=others)
+        points = references(into)
+        tables = analysis.geometry.geometry(recorded, references=points, parts=parts, workers=others)
         for name in ("geometry", "path", "steps"):
             into.write(name, getattr(tables, name))
     into.write_facts(tables.facts)

@@ -210,6 +210,14 @@ def materialize(
             help="Only this metric, from tables computed before: no recorded vector is read. Can be repeated."
         ),
     ] = None,
+    references: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,…",
+            help="Reference points beside those of every run: run:ID, point:FILE.npy. Kept for these runs; '' takes "
+            "them back.",
+        ),
+    ] = None,
 ) -> None:
     """Compute geometry, metrics, verdicts and report of recorded runs, through Dagster: the UI shows the same.
 
@@ -225,8 +233,13 @@ def materialize(
     if not names:
         raise UsageError(f"No runs in {home.runs_root()}. Record one: lemmata record logistic")
     with extra("materialize", "pipeline"):
+        from pipeline.chosen import choose
         from pipeline.materialize import materialize_with_progress
 
+        if references is not None and metric:
+            raise UsageError("lemmata materialize: --references needs the recorded vectors, and --metric reads none.")
+        for name in names if references is not None else ():
+            choose(name, [each for each in (references or "").split(",") if each])
         outcomes = materialize_with_progress(errors, names, metric)
     _finish(outcomes)
 
