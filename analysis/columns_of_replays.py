@@ -25,6 +25,7 @@ _NO_JENSEN = _needs("the mean points of windows", "--jensen 5")
 _NO_CRITICAL = _needs("the loss along longer steps", "--critical every=5")
 _NO_SHARPNESS = _needs("the Hessian", "--sharpness every=5")
 _NO_ADAM_SHARPNESS = f"{_NO_SHARPNESS}; D must be known, from the recorded buffer or from all gradients since step 0"
+_NO_DOUBLE = _needs("the steps in double precision", "--float64 every=1")
 _NO_AT_REFERENCE = _needs("the gradients at reference points", "--references last,tail_mean --gradients")
 
 REPLAY_COLUMNS: dict[str, Column] = {
@@ -73,6 +74,11 @@ REPLAY_COLUMNS: dict[str, Column] = {
     "critical_minibatch": Column("the same of f(·, z_t)", _CURVATURE, "replay", _NO_CRITICAL),
     "critical_full_off": Column("half the width of the bracket of critical_full", _CURVATURE, "replay", _NO_CRITICAL),
     "critical_minibatch_off": Column("half the width of the bracket there", _CURVATURE, "replay", _NO_CRITICAL),
+    "double_change": Column("f(x_t, z_t) − f(x_{t−1}, z_t), computed in double precision", _LOSS, "replay", _NO_DOUBLE),
+    "double_loss": Column("the larger of their absolute values", _LOSS, "replay", _NO_DOUBLE),
+    "double_slope": Column("⟨∇f(x_t, z_t), d_t⟩, in double precision", _SLOPE, "replay", _NO_DOUBLE),
+    "double_slope_before": Column("⟨∇f(x_{t−1}, z_t), d_t⟩, in double precision", _SLOPE, "replay", _NO_DOUBLE),
+    "double_room": Column("‖d‖ times the larger norm of the two gradients", _SLOPE, "replay", _NO_DOUBLE),
     "gy_step": Column("⟨∇f(y, z_t), x_t − x_{t−1}⟩, y a reference point", _SLOPE, "replay", _NO_AT_REFERENCE),
     "made_made": Column(
         "‖x_t − x_{t−1}‖², beside a pair with a reference point", _DISTANCE2, "replay", _NO_AT_REFERENCE
@@ -90,6 +96,8 @@ REPLAY_LOSSES = (
     "jensen_full",
     "jensen_minibatch",
     "jensen_loss",
+    "double_change",
+    "double_loss",
 )
 """Those that belong to the whole model."""
 
@@ -103,4 +111,7 @@ jensen_full, jensen_minibatch, jensen_loss = pl.col("jensen_full"), pl.col("jens
 sharpness_full, sharpness_minibatch = pl.col("sharpness_full"), pl.col("sharpness_minibatch")
 adam_sharpness_full, adam_sharpness_minibatch = pl.col("adam_sharpness_full"), pl.col("adam_sharpness_minibatch")
 critical_full, critical_minibatch = pl.col("critical_full"), pl.col("critical_minibatch")
+double_change, double_loss = pl.col("double_change"), pl.col("double_loss")
+double_slope, double_slope_before = pl.col("double_slope"), pl.col("double_slope_before")
+double_room = pl.col("double_room")
 gy_step, made_made = pl.col("gy_step"), pl.col("made_made")

@@ -123,6 +123,20 @@ def _critical(replayed: Replayed) -> list[pl.LazyFrame]:
     return [_of_points(wide)]
 
 
+def _in_double(replayed: Replayed) -> list[pl.LazyFrame]:
+    if not replayed.tables.get("float64"):
+        return []
+    found = replayed.in_double().select(
+        "step",
+        double_change=pl.col("loss_x") - pl.col("loss_y"),
+        double_loss=pl.max_horizontal(pl.col("loss_x").abs(), pl.col("loss_y").abs()),
+        double_slope="gx_d",
+        double_slope_before="gy_d",
+        double_room="room",
+    )
+    return [_of_points(found)]
+
+
 def _references(replayed: Replayed) -> list[pl.LazyFrame]:
     return [replayed.references(complete=True)]
 
@@ -152,6 +166,7 @@ _SOURCES: Mapping[frozenset[str], _Made] = {
             _sharpness,
         ),
         ("critical_full critical_minibatch critical_full_off critical_minibatch_off", _critical),
+        ("double_change double_loss double_slope double_slope_before double_room", _in_double),
         ("gy_step", _references),
     )
 }

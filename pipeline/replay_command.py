@@ -35,6 +35,9 @@ def register(app: typer.Typer, errors: Console) -> None:
         sharpness: Annotated[
             str, typer.Option(metavar="every=N", help="Largest Hessian eigenvalue; needs lemmata[replay].")
         ] = "0",
+        float64: Annotated[
+            str, typer.Option(metavar="every=N", help="Losses and slopes along steps in double precision.")
+        ] = "0",
         workload: Annotated[
             str | None, typer.Option(metavar="MODULE:NAME", help="Model and loss, instead of those the run names.")
         ] = None,
@@ -69,6 +72,7 @@ def register(app: typer.Typer, errors: Console) -> None:
             full_batch=number(full_batch, "--full-batch"),
             critical=number(critical, "--critical"),
             sharpness=number(sharpness, "--sharpness"),
+            float64=number(float64, "--float64"),
         )
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:

@@ -63,6 +63,35 @@ class Jittery(Quadratic):
         return super().loss(model, batch) + 1 + self.spread * self.random.standard_normal()
 
 
+class Coarse:
+    """100 + 10⁻³ ‖x − z‖²/2 in single precision, whose losses are multiples of 8·10⁻⁶."""
+
+    def build(self):
+        model = nn.Module()
+        model.x = nn.Parameter(torch.linspace(-1, 1, 5))
+        return model
+
+    def loss(self, model, batch):
+        return 100 + 1e-3 * (model.x - batch["z"]).square().sum() / 2
+
+    def draw(self, random):
+        return {"z": torch.from_numpy(random.normal(size=5).astype(np.float32))}
+
+
+class Converts(Coarse):
+    """The same, which insists on single precision."""
+
+    def loss(self, model, batch):
+        return super().loss(model, batch).float()
+
+
+class Fickle(Coarse):
+    """Another loss in double precision."""
+
+    def loss(self, model, batch):
+        return super().loss(model, batch) * (2 if model.x.dtype is torch.float64 else 1)
+
+
 class OtherShape(Quadratic):
     def build(self):
         return TwoBlocks((1.0,))
@@ -167,6 +196,7 @@ def breast_cancer():
 
 quadratic, another, other_shape, jittery = Quadratic(), Another(), OtherShape(), Jittery()
 two_layer, logistic, noisy = TwoLayer(), Logistic(), Noisy()
+coarse, converts, fickle = Coarse(), Converts(), Fickle()
 kink, star = OneNumber(lambda a: a), OneNumber(lambda a: a * (1 - (-a).exp()))
 
 

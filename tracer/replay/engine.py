@@ -61,7 +61,6 @@ class Engine:
     def __init__(self, loaded: Loaded, manifest: Manifest, device: torch.device) -> None:
         self._loaded, self.blocks, self.device = loaded, manifest.blocks, device
         self._data = None if manifest.data is None else require(loaded.data(), manifest.data, loaded.path)
-        self.dtype: torch.dtype = getattr(torch, manifest.dtype)
         self.size = manifest.parameters
         torch.manual_seed(SEED)
         model = loaded.workload.build()
@@ -71,15 +70,20 @@ class Engine:
         self._inside = inside(self.model)
         self._generators = tuple(getattr(loaded.workload, "generators", ()))
         self.parameters = _parameters(self._inside, manifest, loaded.path)
-        self._low = any(block.dtype in LOW for block in self.blocks)
-        self._values = [p.data for p in self.parameters]
-        self._flat_point = torch.empty(self.size, dtype=self.dtype, device=device)
-        self._point = self.views(self._flat_point)
         self._modules = [(name.removeprefix("_orig_mod."), m) for name, m in self.model.named_modules()]
         self._flags = [m.training for _, m in self._modules]
+        self._mode: tuple[bool, tuple[str, ...]] | None = None
+        self._stand_in(getattr(torch, manifest.dtype))
+
+    def _stand_in(self, dtype: torch.dtype) -> None:
+        """Take the model's tensors as they are now; points and gradients are of ``dtype``."""
+        self.dtype = dtype
+        self._values = [p.data for p in self.parameters]
+        self._low = any(str(value.dtype).removeprefix("torch.") in LOW for value in self._values)
+        self._flat_point = torch.empty(self.size, dtype=dtype, device=self.device)
+        self._point = self.views(self._flat_point)
         self._buffers = list(self.model.buffers())
         self._kept = [buffer.clone() for buffer in self._buffers]
-        self._mode: tuple[bool, tuple[str, ...]] | None = None
 
     def place(self, point: Array | torch.Tensor) -> None:
         """Put the model at a point, shape ``(d,)``.

@@ -13,6 +13,7 @@ import torch
 from tracer.errors import UsageError
 from tracer.replay.agreement import Agreement
 from tracer.replay.curvature import Critical, SecondMoments, Sharpness
+from tracer.replay.double import DoubleEngine, InDouble
 from tracer.replay.engine import Engine, machine
 from tracer.replay.pairs import table_of, take_lock, write_pairs
 from tracer.replay.points import references
@@ -43,6 +44,7 @@ class Asked:
         full_batch: loss and gradient of the whole data set.
         critical: the critical sharpness.
         sharpness: the largest Hessian eigenvalue.
+        float64: losses and slopes along the step in double precision.
         repeat: at how many steps the recorded loss is asked again, first of all.
     """
 
@@ -55,6 +57,7 @@ class Asked:
     full_batch: int = 0
     critical: int = 0
     sharpness: int = 0
+    float64: int = 0
     repeat: int = 200
 
     def check(self) -> None:
@@ -195,6 +198,9 @@ def _replay(replayed: _Replay, asked: Asked, accept: bool) -> Report:
         questions.append(Critical(asked.critical))
     if asked.sharpness:
         questions.append(Sharpness(asked.sharpness, SecondMoments()))
+    if asked.float64:
+        of = replayed.loaded, replayed.trace.manifest, replayed.device
+        questions.append(InDouble(asked.float64, lambda: DoubleEngine(*of)))
     for question in questions:
         if not _covered(replayed, question, index):
             index = _answer(replayed, engine, source, question, index)
