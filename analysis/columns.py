@@ -25,6 +25,7 @@ _NO_SCALE = "no random scale was recorded; hand random_scale= to tracer.loss"
 _NO_REFERENCE = "it is known for pairs with a reference point only"
 _NO_DYNAMICS = "the optimizer's formula is not known here, or the trace does not begin with its first step"
 _NO_ADAM = "the optimizer is not Adam or AdamW, or the trace does not begin with its first step"
+_NO_CURVE = "fewer than 20 losses in the first half, or their learning rates were not recorded"
 _NO_RATE = "the parameter groups do not share one learning rate, or none was recorded"
 
 COLUMNS: dict[str, Column] = {
@@ -86,6 +87,22 @@ COLUMNS: dict[str, Column] = {
     "loss": Column("f(x_t), as the step recorded it", _LOSS, "steps", NO_LOSS),
     "loss_previous": Column("f(x_{t−1}, z_t), as the look-back probe recorded it", _LOSS, "steps", _NO_PROBE),
     "loss_next": Column("f(x_{t+1}, z_t), as the look-ahead probe recorded it", _LOSS, "steps", NO_LOOK_AHEAD),
+    "rate_distance": Column(
+        "S1 = 1/(2 Σ_{s≤t} lr_s), of the bound of a convex loss", Units(loss=1, distance=-2), "steps", _NO_RATE
+    ),
+    "rate_noise": Column(
+        "S2, the rest of that bound for gradients of norm 1", Units(loss=-1, distance=2), "steps", _NO_RATE
+    ),
+    "rate_curve": Column(
+        "L∞ + a S1 + b S2, a and b at least 0, fitted to the losses of the first half", _LOSS, "steps", _NO_CURVE
+    ),
+    "loss_moved": Column(
+        "variance of the second half's losses less the mean of loss_spread, at its steps",
+        Units(loss=2),
+        "steps",
+        "the loss of the second half moves no more than minibatches differ, or too few were recorded",
+    ),
+    "loss_spread": Column("(f(x_t, z_t) − f(x_{t−1}, z_{t−1}))²/2", Units(loss=2), "steps", NO_LOSS),
     "epoch": Column("epoch of the step, as the loop said", Units(), "steps", "no epoch was recorded"),
     "clip_factor": Column("the factor clipping put on g_t (1: not clipped)", Units(), "steps"),
     "random_scale": Column("the random factor on the step that leaves x_t", Units(), "steps"),
@@ -97,7 +114,13 @@ COLUMNS: dict[str, Column] = {
     "u_vector": Column("unit roundoff of the recorded vectors", Units(), "facts"),
     **REPLAY_COLUMNS,
 }
-LOSSES = frozenset({"loss_x", "loss_y", "loss", "loss_previous", "loss_next", "loss_change_d", *REPLAY_LOSSES})
+LOSSES = frozenset(
+    {
+        *("loss_x", "loss_y", "loss", "loss_previous", "loss_next", "loss_change_d"),
+        *("rate_curve", "loss_moved", "loss_spread"),
+        *REPLAY_LOSSES,
+    }
+)
 """Columns that belong to the whole model: a formula that reads one is not applicable on a block."""
 
 GEOMETRY = tuple(name for name, column in COLUMNS.items() if column.table == "geometry")
@@ -126,6 +149,8 @@ scale_least, scale_most = pl.col("scale_least"), pl.col("scale_most")
 lr_d, scale_d, loss_change_d = pl.col("lr_d"), pl.col("scale_d"), pl.col("loss_change_d")
 slip_room, slip_e = pl.col("slip_room"), pl.col("slip_e")
 mhat_e, decay_e, ee_adam, ee_ahead = pl.col("mhat_e"), pl.col("decay_e"), pl.col("ee_adam"), pl.col("ee_ahead")
+loss, rate_distance, rate_noise = pl.col("loss"), pl.col("rate_distance"), pl.col("rate_noise")
+rate_curve, loss_moved, loss_spread = pl.col("rate_curve"), pl.col("loss_moved"), pl.col("loss_spread")
 clip_factor, random_scale = pl.col("clip_factor"), pl.col("random_scale")
 u_loss, u_vector, sigma_f = pl.col("u_loss"), pl.col("u_vector"), pl.col("sigma_f")
 value = pl.col("value")

@@ -11,6 +11,7 @@ import polars as pl
 
 from analysis.columns import REPLAY
 from analysis.metric import Metric
+from analysis.rates import OF_RATES, with_rates
 from analysis.replay_columns import replay_columns
 from analysis.rounding import roundoff
 from analysis.tables import MODEL, PAIRINGS, REFERENCE, Tables, pairing_kind
@@ -62,6 +63,8 @@ def joined(table: pl.LazyFrame, path: pl.LazyFrame, tables: Tables, needed: Iter
     wanted = list(dict.fromkeys(name for name in needed if name not in KEYS))
     wanted += [name for parts in _OF_THE_STEP.values() for name in parts if name not in wanted]
     steps = with_previous(tables.steps)
+    if not set(OF_RATES).isdisjoint(wanted):
+        steps = with_rates(steps)
     facts = constants(tables)
     there = set(table.collect_schema())
     in_path = [n for n in wanted if n not in there and n in path.collect_schema()]

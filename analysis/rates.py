@@ -1,0 +1,100 @@
+"""What convex theory says of a loss curve from the schedule of learning rates alone, and the curve fitted to a run.
+
+For a convex loss with gradients of at most G, begun D from a minimiser, the last of T iterates of SGD obeys (Defazio,
+Mehta, Mishchenko, Khaled, Cutkosky 2023, Theorem 10)
+
+    F(x_T) − F* ≤ D² S1(T) + G² S2(T),  S1 = 1/(2 Σ lr),
+    S2 = Σ lr²/(2 Σ lr) + ½ Σ_{k<T} [lr_k / Σ_{t>k} lr_t] [Σ_{t≥k} lr_t² / Σ_{t≥k} lr_t].
+"""
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from scipy.optimize import lsq_linear
+
+Floats = npt.NDArray[np.float64]
+EXACT, GRID = 1000, 400  # lengths for which every step is computed; of longer runs, steps between which S2 is drawn
+FITTED_LEAST = 20  # losses for three numbers
+RESOLVED = 5  # a variance of n losses, less their noise, is off by about 2 noise/√n
+
+OF_RATES = ("rate_distance", "rate_noise", "rate_curve", "loss_moved", "loss_spread")
+"""Columns that :func:`with_rates` adds."""
+
+
+def with_rates(steps: pl.LazyFrame) -> pl.LazyFrame:
+    """The step records, sorted, with the columns :data:`OF_RATES`; null where the rates or losses are not known.
+
+    ``rate_curve`` is L∞ + a S1 + b S2 with a, b ≥ 0, fitted to the losses of the first half by least squares;
+    ``loss_spread`` half the squared difference to the loss before, whose mean is the variance of a minibatch's loss
+    where the curve is slow; ``loss_moved`` the variance of the second half's losses beyond that, at its steps, and null
+    where it is not clearly above 0.
+    """
+    found = steps.sort("step").collect()
+    names = set(found.columns)
+    if not {"lr", "loss"} <= names or found["lr"].null_count() == len(found):
+        return found.lazy()
+    rate = found["lr"].cast(pl.Float64).fill_null(0.0).to_numpy()
+    loss = found["loss"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    first, second = of_schedule(rate)
+    spread = np.diff(loss, prepend=np.nan) ** 2 / 2
+    columns = dict(
+        zip(OF_RATES, (first, second, fitted(loss, first, second), moved(loss, spread), spread), strict=True)
+    )
+    return found.with_columns(pl.Series(name, of, nan_to_null=True) for name, of in columns.items()).lazy()
+
+
+def of_schedule(rate: Floats) -> tuple[Floats, Floats]:
+    """S1 and S2 after 1, 2, … steps of a schedule, each of shape ``(n,)``; NaN before the first rate above 0.
+
+    Example:
+        At a constant rate S2 is lr (1 + 1 + ½ + … + 1/(T−1)) / 2.
+
+        >>> of_schedule(np.full(4, 0.1))[1].round(4)
+        array([0.05  , 0.1   , 0.125 , 0.1417])
+    """
+    n = len(rate)
+    total, squares = np.cumsum(rate), np.cumsum(rate**2)
+    at = np.arange(n) if n <= EXACT else np.unique(np.geomspace(1, n, GRID).astype(np.int64)) - 1
+    second = np.array([_noise(rate[: t + 1], total[: t + 1], squares[: t + 1]) for t in at])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        first = np.where(total > 0, 1 / (2 * total), np.nan)
+    return first, np.interp(np.arange(n), at, second) if n > EXACT else second
+
+
+def fitted(loss: Floats, first: Floats, second: Floats) -> Floats:
+    """The curve of the first half's losses, at every step; NaN where there are too few of them."""
+    n = len(loss)
+    known = np.isfinite(loss) & np.isfinite(first) & np.isfinite(second)
+    begin = known[: n // 2]
+    if begin.sum() < FITTED_LEAST:
+        return np.full(n, np.nan)
+    columns = np.column_stack([np.ones(n), first, second])
+    scale = np.abs(columns[: n // 2][begin]).max(axis=0)
+    scale[scale == 0] = 1.0
+    bounds = [-np.inf, 0, 0], [np.inf] * 3
+    coefficients = lsq_linear(columns[: n // 2][begin] / scale, loss[: n // 2][begin], bounds).x
+    curve: Floats = (columns / scale) @ coefficients
+    return curve
+
+
+def moved(loss: Floats, spread: Floats) -> Floats:
+    """How far the second half's losses move beyond what minibatches differ: a variance at its steps, else NaN."""
+    n = len(loss)
+    half, found = loss[n // 2 :], np.full(n, np.nan)
+    known = np.isfinite(half) & np.isfinite(spread[n // 2 :])
+    if known.sum() >= FITTED_LEAST:
+        noise = spread[n // 2 :][known].mean()
+        beyond = half[known].var() - noise
+        if beyond > RESOLVED * noise / np.sqrt(known.sum()):
+            found[n // 2 :] = beyond
+    return found
+
+
+def _noise(rate: Floats, total: Floats, squares: Floats) -> float:
+    if not total[-1] > 0:
+        return float("nan")
+    tail = total[-1] - total + rate  # Σ_{t≥k}
+    tail_squares = squares[-1] - squares + rate**2
+    counts = (rate[:-1] > 0) & (tail[1:] > 0)
+    shares = rate[:-1][counts] / tail[1:][counts] * tail_squares[:-1][counts] / tail[:-1][counts]
+    return float(squares[-1] / (2 * total[-1]) + shares.sum() / 2)
