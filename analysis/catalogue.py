@@ -138,7 +138,7 @@ def _rules() -> str:
             "the whole interval is within it",
         ),
         "quantile": (
-            "the whole interval of the quantile, by moving-block bootstrap, is beyond the bound",
+            "the whole interval of the quantile, by inverting the test of a share, is beyond the bound",
             "the whole interval is within it",
         ),
         "equivalent": (

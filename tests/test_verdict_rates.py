@@ -12,6 +12,7 @@ from analysis.metric import Claim
 from analysis.verdict import FAILS, HOLDS, Evidence, judge
 
 RUNS, STEPS = 400, 2000
+ENVELOPES = 100  # each solves some linear programmes; 400 of them were wrong in 3.0 % and 4.25 %
 MARGIN = 0.1
 SHARE = 0.05
 TOLERANCE = 1e-9
@@ -67,13 +68,34 @@ def extreme_quantile(rows, seed):
     return Claim(at_least=0, over="quantile", at_quantile=0.99), [evidence(row - stats.norm.ppf(0.99)) for row in rows]
 
 
+def envelope(rows, seed):
+    """The second half stands so much higher that twice the nominal share of it lies above the true envelope."""
+    claim = Claim(at_most=2, over="envelope", at_quantile=0.9, quantity=loss_x, regressors=(gx_d,))
+    half, runs = STEPS // 2, []
+    for row, of in zip(rows[:ENVELOPES], np.abs(noise(0.5, seed + 9)), strict=False):
+        higher = np.where(np.arange(STEPS) < half, 0.0, stats.norm.ppf(0.9) - stats.norm.ppf(0.8))
+        runs.append(evidence(5 + 2 * of + row + higher, regressors=of[:, None]))
+    return claim, runs
+
+
+def every_step(rows, seed):
+    """All values at the bound, and each off by rounding."""
+    off = TOLERANCE * np.clip(rows / 4, -1, 1)
+    return Claim(at_most=0), [evidence(row) for row in off]
+
+
+def test_what_is_at_the_bound_but_for_rounding_is_never_decided_step_by_step():
+    claim, runs = every_step(noise(0.0, seed=1), seed=1)
+    assert {judge(claim, each).status for each in runs} == {"INCONCLUSIVE"}
+
+
 @pytest.mark.parametrize("correlation", [0.0, 0.8], ids=["white", "correlated"])
 @pytest.mark.parametrize(
-    "rule", [mean, mean_of_a_drifting_run, trend, ratio, equivalent, share, quantile, extreme_quantile]
+    "rule", [mean, mean_of_a_drifting_run, trend, ratio, equivalent, share, quantile, extreme_quantile, envelope]
 )
 def test_at_the_bound_a_rule_decides_wrongly_in_at_most_5_of_100_runs(rule, correlation):
     claim, runs = rule(noise(correlation, seed=1), seed=1)
     found = Counter(judge(claim, each).status for each in runs)
-    assert found[FAILS] <= 0.07 * RUNS
-    assert found[HOLDS] <= 0.07 * RUNS
+    assert found[FAILS] <= 0.07 * len(runs)
+    assert found[HOLDS] <= 0.07 * len(runs)
     assert found[FAILS] + found[HOLDS] > 0  # a rule that never decides is never wrong
