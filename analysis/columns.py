@@ -105,6 +105,12 @@ COLUMNS: dict[str, Column] = {
     "loss_spread": Column("(f(x_t, z_t) − f(x_{t−1}, z_{t−1}))²/2", Units(loss=2), "steps", NO_LOSS),
     "epoch": Column("epoch of the step, as the loop said", Units(), "steps", "no epoch was recorded"),
     "clip_factor": Column("the factor clipping put on g_t (1: not clipped)", Units(), "steps"),
+    "coupled_decay": Column(
+        "weight decay that is added to the gradient, so that steps descend f + λ‖x‖²/2",
+        Units(loss=1, distance=-2),
+        "steps",
+        "weight decay is not recorded, or decoupled from the gradient",
+    ),
     "random_scale": Column("the random factor on the step that leaves x_t", Units(), "steps"),
     "nesterov": Column("1 where the momentum is Nesterov's, else 0", Units(), "facts"),
     "sigma_f": Column(
@@ -151,6 +157,7 @@ slip_room, slip_e = pl.col("slip_room"), pl.col("slip_e")
 mhat_e, decay_e, ee_adam, ee_ahead = pl.col("mhat_e"), pl.col("decay_e"), pl.col("ee_adam"), pl.col("ee_ahead")
 loss, rate_distance, rate_noise = pl.col("loss"), pl.col("rate_distance"), pl.col("rate_noise")
 rate_curve, loss_moved, loss_spread = pl.col("rate_curve"), pl.col("loss_moved"), pl.col("loss_spread")
+coupled_decay = pl.col("coupled_decay")
 clip_factor, random_scale = pl.col("clip_factor"), pl.col("random_scale")
 u_loss, u_vector, sigma_f = pl.col("u_loss"), pl.col("u_vector"), pl.col("sigma_f")
 value = pl.col("value")

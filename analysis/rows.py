@@ -63,6 +63,10 @@ def joined(table: pl.LazyFrame, path: pl.LazyFrame, tables: Tables, needed: Iter
     wanted = list(dict.fromkeys(name for name in needed if name not in KEYS))
     wanted += [name for parts in _OF_THE_STEP.values() for name in parts if name not in wanted]
     steps = with_previous(tables.steps)
+    if "coupled_decay" in wanted and "weight_decay" in steps.collect_schema():
+        apart = any(flag.startswith("decoupled_weight_decay") for flag in tables.facts.optimizer_flags)
+        decay = pl.lit(None, pl.Float64) if apart else pl.col("weight_decay").cast(pl.Float64)
+        steps = steps.with_columns(coupled_decay=decay)
     if not set(OF_RATES).isdisjoint(wanted):
         steps = with_rates(steps)
     facts = constants(tables)

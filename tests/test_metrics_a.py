@@ -1,6 +1,7 @@
 """Metrics of convexity along the step, on losses whose answers are exact."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -231,3 +232,18 @@ def test_variants_move_the_gap_by_the_clipped_slope_and_by_the_penalty():
     penalized = -dhd(d) / 2 - 0.35 * (d * d).sum(axis=1)
     assert_allclose(of("convexity_gap", given, column="regularized"), penalized, atol=1e-12)
     assert np.isnan(of("convexity_gap", given, "next", "clipped")).all()  # the look-ahead gradient is never clipped
+
+
+def test_with_decay_in_the_gradient_steps_descend_the_penalized_loss_and_its_numbers_stand_beside():
+    decay, problem = 0.7, quadratic(HESSIAN, START)
+    x, z = walk(problem, 0.1, 20)
+    given = tables_of(problem, x, z, records={"weight_decay": decay})
+    d, penalized = steps_of(x, "previous"), HESSIAN + decay * np.eye(len(START))
+    smoothness = np.linalg.norm(d @ penalized, axis=1) / np.linalg.norm(d, axis=1)
+    assert_allclose(of("smoothness", given, column="regularized"), smoothness, rtol=1e-9)
+    curvature = np.einsum("ti,ij,tj->t", d, penalized, d) / (d * d).sum(axis=1)
+    assert_allclose(of("directional_curvature", given, column="regularized"), curvature, rtol=1e-9)
+    slope = np.einsum("ti,ij,tj->t", x[1:-1], penalized, d)
+    assert_allclose(of("update_correlation", given, column="regularized"), slope, atol=1e-12)
+    apart = replace(given, facts=replace(given.facts, optimizer_flags=("decoupled_weight_decay",)))
+    assert np.isnan(of("smoothness", apart, column="regularized")).all(), "AdamW descends no penalized loss"

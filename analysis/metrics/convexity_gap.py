@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from analysis.columns import Units, clip_factor, d_d, dg_d, gx_d, loss_x, loss_y
+from analysis.columns import Units, clip_factor, coupled_decay, d_d, dg_d, gx_d, loss_x, loss_y
 from analysis.metric import Claim, Metric, Variant
 from analysis.rounding import loss_difference_rounding, resolved
 from analysis.series import cumulative, exponential_mean, running_mean, zero_start_mean
@@ -41,8 +41,8 @@ metric = Metric(
         ),
         Variant(
             "regularized",
-            "of the loss plus weight_decay‖x‖²/2, for decay that is added to the gradient",
-            _gap - pl.col("weight_decay") / 2 * d_d,
+            "of the loss plus λ‖x‖²/2, λ the weight decay that is added to the gradient",
+            _gap - coupled_decay / 2 * d_d,
         ),
     ),
     claims=(

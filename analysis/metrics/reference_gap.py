@@ -1,8 +1,6 @@
 """First-order convexity towards a reference point."""
 
-import polars as pl
-
-from analysis.columns import Units, d_d, dg_d, gx_d, loss_x, loss_y
+from analysis.columns import Units, coupled_decay, d_d, dg_d, gx_d, loss_x, loss_y
 from analysis.metric import Claim, Metric, Variant
 from analysis.rounding import loss_difference_rounding, resolved
 from analysis.series import cumulative, exponential_mean, running_mean
@@ -26,8 +24,8 @@ metric = Metric(
     variants=(
         Variant(
             "regularized",
-            "of the loss plus weight_decay‖x‖²/2, for decay that is added to the gradient",
-            _gap - pl.col("weight_decay") / 2 * d_d,
+            "of the loss plus λ‖x‖²/2, λ the weight decay that is added to the gradient",
+            _gap - coupled_decay / 2 * d_d,
         ),
     ),
     claims=(
