@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from tests import real_path
 from tests.problems import Problem, convex_problems, positive_definite, quadratic
 from tests.walks import along, of, tables_of, verdict, walk
 
@@ -243,7 +244,8 @@ def test_with_decay_in_the_gradient_steps_descend_the_penalized_loss_and_its_num
     assert_allclose(of("smoothness", given, column="regularized"), smoothness, rtol=1e-9)
     curvature = np.einsum("ti,ij,tj->t", d, penalized, d) / (d * d).sum(axis=1)
     assert_allclose(of("directional_curvature", given, column="regularized"), curvature, rtol=1e-9)
-    slope = np.einsum("ti,ij,tj->t", x[1:-1], penalized, d)
-    assert_allclose(of("update_correlation", given, column="regularized"), slope, atol=1e-12)
+    if real_path.wanted(20):  # tables by hand do not know ⟨x, d⟩
+        slope = np.einsum("ti,ij,tj->t", x[1:-1], penalized, d)
+        assert_allclose(of("update_correlation", given, column="regularized"), slope, atol=1e-12)
     apart = replace(given, facts=replace(given.facts, optimizer_flags=("decoupled_weight_decay",)))
     assert np.isnan(of("smoothness", apart, column="regularized")).all(), "AdamW descends no penalized loss"
