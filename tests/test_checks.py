@@ -128,6 +128,37 @@ def test_a_float32_rounding_in_what_the_optimizer_left_behind_is_found(table, pa
     assert failed(given) - {"blocks add up to the model"} == found
 
 
+def everywhere(table, pairing, step, column, factor):
+    """One tensor's number and the model's, which is the same: nothing tells the two apart."""
+    here = pl.when(pl.col("step") == step).then(pl.col(column) * factor).otherwise(pl.col(column)).alias(column)
+    return broken(sound(blocks=1), table, only(pairing, here, column) if pairing else here)
+
+
+@pytest.mark.parametrize(
+    ("table", "pairing", "column", "found"),
+    [
+        ("geometry", "previous", "dg_dg", "polarisation of gradients"),
+        ("geometry", "previous", "dg_d", "slopes of a pair"),
+        ("path", None, "x_x", "polarisation of points"),
+        ("path", None, "gmove", "sum of slopes from the first point"),
+        ("geometry", "reference:last", "d_d", "polarisation of references"),
+        ("geometry", "reference:last", "gx_d", "energy of the update"),
+    ],
+)
+def test_exactly_the_identity_that_a_number_belongs_to_is_broken(table, pairing, column, found):
+    assert failed(everywhere(table, pairing, 30, column, 1 + 1e-7)) - GRAM == {found}
+
+
+@pytest.mark.parametrize("column", ["g_gprev", "d_dprev"])
+def test_exactly_cauchy_schwarz_is_broken_by_an_impossible_product_along_the_path(column):
+    assert failed(everywhere("path", None, 30, column, 1e6)) == {"Cauchy-Schwarz along the path"}
+
+
+def test_exactly_the_sum_of_the_blocks_is_broken_by_one_tensor_of_a_reference_pair():
+    here = only("reference:last", at(30, "w1", "gx_d", 1 + 1e-7), "gx_d")
+    assert failed(broken(sound(), "geometry", here)) == {"blocks add up to the model"}
+
+
 @pytest.mark.parametrize("column", ["g_x", "x_d", "g_gprev", "d_dprev"])
 def test_an_impossible_product_along_the_path_is_found(column):
     assert "Cauchy-Schwarz along the path" in failed(broken(sound(), "path", at(30, "w1", column, 1e6)))
