@@ -171,9 +171,9 @@ def _columns() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the page; with ``--figures RUN`` draw its figures first."""
+    """Write the page; with ``--figures RUN ...`` draw its figures first, each from the first of them that can."""
     parser = argparse.ArgumentParser(prog="python -m analysis.catalogue", description=main.__doc__)
-    parser.add_argument("--figures", type=Path, metavar="RUN", help="directory of a recorded run to draw them from")
+    parser.add_argument("--figures", type=Path, nargs="+", metavar="RUN", help="directories of recorded runs")
     chosen = parser.parse_args(arguments)
     metrics = built_in()
     if chosen.figures is not None:
