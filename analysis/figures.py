@@ -208,7 +208,7 @@ def _words(metric: Metric, verdicts: pl.DataFrame, pairing: str, several: bool) 
         said = said[len(taken) :]
 
 
-def _fitting(said: list[str], characters: int = 105) -> int:
+def _fitting(said: list[str], characters: int = 94) -> int:
     lengths = np.cumsum([len(each) + 7 for each in said])
     return int((lengths <= characters).sum())
 

@@ -203,7 +203,7 @@ def _step_by_step(axes: Axes, data: Measured) -> None:
                 powers(axis)
                 axis.set_minor_formatter(NullFormatter())
     dress(axes, "local smoothness")
-    axes.set_xlabel("sharpness of z_t", color=INK, fontsize=9, loc="right")
+    axes.set_xlabel("sharpness of zₜ", color=INK, fontsize=9, loc="right")
     legend(axes, 3.2)
 
 
