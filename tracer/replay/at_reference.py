@@ -12,7 +12,7 @@ import torch
 from tracer.replay.engine import Engine
 from tracer.replay.points import Reference
 from tracer.replay.products import NAMES, Floats, products_of_rows
-from tracer.replay.questions import eligible, schema
+from tracer.replay.questions import Finish, eligible, schema
 from tracer.replay.source import Source
 
 Array = npt.NDArray[Any]
@@ -49,19 +49,19 @@ class AtReference:
         """Steps with a gradient."""
         return eligible(source, self.every)
 
-    def answer(self, engine: Engine, source: Source, rows: Sequence[int]) -> pa.Table:
-        """The model's row of each step, and with gradients one per block."""
-        tables, start = [self.schema.empty_table()], 0
+    def answer(self, engine: Engine, source: Source, rows: Sequence[int]) -> Finish:
+        """Ask at the steps' reference points, a table for each of them."""
+        found, start = [], 0
         points = [self.reference.of(source.epoch(row)) for row in rows]
         for stop in range(1, len(rows) + 1):
             if stop == len(rows) or points[stop] is not points[start]:
                 if (y := points[start]) is not None:
-                    tables.append(self._at(engine, source, rows[start:stop], y))
+                    found.append(self._at(engine, source, rows[start:stop], y))
                 start = stop
-        return pa.concat_tables(tables).combine_chunks()
+        return lambda: pa.concat_tables([self.schema.empty_table(), *(finish() for finish in found)])
 
-    def _at(self, engine: Engine, source: Source, rows: Sequence[int], y: Array) -> pa.Table:
-        """Those of steps with one reference point."""
+    def _at(self, engine: Engine, source: Source, rows: Sequence[int], y: Array) -> Finish:
+        """Ask at steps with one reference point."""
         point = engine.tensor(y)
         engine.place(point)
         losses, asked = np.zeros(len(rows)), np.zeros(len(rows), bool)
@@ -71,12 +71,17 @@ class AtReference:
             if minibatch:
                 losses[i] = engine.ask(minibatch, self.gradients, into=gy[i] if self.gradients else None).loss
                 asked[i] = True
-        steps = source.steps[np.asarray(rows)]
+        steps, blocks = source.steps[np.asarray(rows)], engine.blocks
         if not self.gradients:
-            return self.table_of(steps[asked], losses[asked], None)
-        (x, _), (gx, _), (before, known) = (source.vectors(*which) for which in (("x", rows), ("g", rows), ("x", rows, -1)))
-        values = products_of_rows(engine.blocks, x, point, gx, gy, before, known)
-        return self.table_of(steps[asked], losses[asked], values[asked])
+            return lambda: self.table_of(steps[asked], losses[asked], None)
+        (x, _), (gx, _) = source.vectors("x", rows), source.vectors("g", rows)
+        before, known = source.vectors("x", rows, -1)
+
+        def finish() -> pa.Table:
+            values = products_of_rows(blocks, x, point, gx, gy, before, known)
+            return self.table_of(steps[asked], losses[asked], values[asked])
+
+        return finish
 
     def table_of(self, steps: npt.NDArray[np.int64], losses: Floats, values: Floats | None) -> pa.Table:
         """The table of ``n`` steps.

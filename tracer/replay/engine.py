@@ -251,15 +251,15 @@ class Engine:
         into: torch.Tensor | None = None,
     ) -> torch.Tensor:
         parts = [torch.zeros_like(p) if g is None else dense(g) for g, p in zip(grads, wanted, strict=True)]
-        flat = [part.detach().reshape(-1) for part in parts]
-        if any(part.dtype != self.dtype for part in flat):
-            flat = [part.to(self.dtype) for part in flat]
+        flat = [(part if part.dtype == self.dtype else part.to(self.dtype)).reshape(-1) for part in parts]
         return torch.cat(flat) if into is None else torch.cat(flat, out=into)
 
     def _gradient(
         self, loss: torch.Tensor, wanted: Sequence[torch.Tensor], weight: float
     ) -> list[torch.Tensor | None]:
         """As backward() computed it: it began with the weight, so that every bit is the same."""
+        if weight == 1:
+            return list(torch.autograd.grad(loss, wanted, allow_unused=True))
         begin = self._begin
         if begin is None or begin[0] != weight or begin[1].dtype != loss.dtype or begin[1].shape != loss.shape:
             begin = self._begin = (weight, torch.full_like(loss, weight))

@@ -4,7 +4,7 @@ A question says which rows of the trace it needs and answers some at a time. Its
 replay that was interrupted knows what it has.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -17,6 +17,7 @@ from tracer.replay.source import Source
 from tracer.store.manifest import Manifest
 
 Row = tuple[Any, ...]
+Finish = Callable[[], pa.Table]  # makes a table of what was asked; needs neither model nor trace, so any thread may
 GRID = (-0.5, 0.0, 0.5, 1.0, 1.5)  # of s, where the profile of a step is evaluated besides the Gauss nodes
 
 
@@ -47,8 +48,8 @@ class Question(Protocol):
         """Rows of the trace to be answered for, rising."""
         ...
 
-    def answer(self, engine: Engine, source: Source, rows: Sequence[int]) -> pa.Table:
-        """The table's rows for some of them, of one chunk; none where something they need is missing."""
+    def answer(self, engine: Engine, source: Source, rows: Sequence[int]) -> Finish:
+        """Ask for some of them, of one chunk; none of the table's rows where something they need is missing."""
         ...
 
 
@@ -61,9 +62,10 @@ class ByRow:
     schema: ClassVar[pa.Schema]
     at_once: ClassVar[int] = 1
 
-    def answer(self, engine: Engine, source: Source, rows: Sequence[int]) -> pa.Table:
-        """The rows of the table, one step after the other."""
-        return table_of([found for row in rows for found in self.of_row(engine, source, row)], self.schema)
+    def answer(self, engine: Engine, source: Source, rows: Sequence[int]) -> Finish:
+        """Ask for one step after the other."""
+        found = [each for row in rows for each in self.of_row(engine, source, row)]
+        return lambda: table_of(found, self.schema)
 
     def of_row(self, engine: Engine, source: Source, row: int) -> list[Row]:
         """The table's rows for one row of the trace."""

@@ -6,6 +6,7 @@ import os
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -231,23 +232,41 @@ def _answer(replayed: _Replay, engine: Engine, source: Source, question: Questio
     sealed_at, steps = time.monotonic(), 0
 
     def seal() -> None:
-        if sum(table.num_rows for table in waiting):
+        if any(table.num_rows for table in waiting):
             results.seal(fingerprint, pa.concat_tables(waiting).combine_chunks())
 
-    for stretch in stretches(question, engine, source, left):
+    def tell(done: int) -> None:
         if replayed.progress:
-            replayed.progress(question.table, bisect_left(all_rows, stretch[0]), len(all_rows))
-        waiting.append(question.answer(engine, source, stretch))
+            replayed.progress(question.table, done, len(all_rows))
+
+    tell(len(all_rows) - len(left))
+    for stretch, table in answers(question, engine, source, left):
+        waiting.append(table)
         steps += len(stretch)
         if steps >= SEAL_STEPS or time.monotonic() - sealed_at > SEAL_SECONDS:
             seal()
             waiting, sealed_at, steps = [], time.monotonic(), 0
+        tell(bisect_left(all_rows, stretch[-1]) + 1)
     seal()
-    if replayed.progress:
-        replayed.progress(question.table, len(all_rows), len(all_rows))
+    tell(len(all_rows))
     index = replace(index, tables={**index.tables, question.table: {**entry, "complete": True}})
     results.write_index(index)
     return index
+
+
+def answers(
+    question: Question, engine: Engine, source: Source, rows: Sequence[int]
+) -> Iterator[tuple[Sequence[int], pa.Table]]:
+    """Rows that were answered together, and their table, which another thread makes while the next ones are asked."""
+    with ThreadPoolExecutor(1) as beside:
+        before: tuple[Sequence[int], Future[pa.Table]] | None = None
+        for stretch in stretches(question, engine, source, rows):
+            finish = question.answer(engine, source, stretch)
+            if before:
+                yield before[0], before[1].result()
+            before = stretch, beside.submit(finish)
+        if before:
+            yield before[0], before[1].result()
 
 
 def stretches(question: Question, engine: Engine, source: Source, rows: Sequence[int]) -> Iterator[Sequence[int]]:
