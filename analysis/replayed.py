@@ -18,6 +18,7 @@ _COLUMNS = {
     "reference": "step pairing block loss_y gy_d dg_d dg_dg gy_gy gx_gy dg_norms gy_step",
     "profile": "step s weight block loss slope d_d",
     "block_gaps": "step block loss_x loss_y gx_d",
+    "along_gradient": "step rate loss_x loss dg_dg g_g",
     "jensen": "step last_step objective points at_mean mean",
     "full_batch": "step loss g_g g_ahead",
     "critical": "step objective rate_low rate_high critical_sharpness evaluations",
@@ -144,6 +145,15 @@ class Replayed:
     def block_gaps(self) -> pl.LazyFrame:
         """One tensor moved alone: step block gap loss_x loss_y gx_d; gap = loss_x − loss_y − gx_d, ≤ 0 where convex."""
         return self._read("block_gaps").with_columns(gap=pl.col("loss_x") - pl.col("loss_y") - pl.col("gx_d"))
+
+    def along_gradient(self) -> pl.LazyFrame:
+        """At x − η g, g = ∇f(x, z_t), for several η = rate: step rate loss_x loss dg_dg g_g slope.
+
+        ``loss_x`` is f(x, z_t), ``loss`` that at x − η g, ``dg_dg`` the squared change of the gradient, and ``slope``
+        = ‖change‖ / (η ‖g‖).
+        """
+        slope = (pl.col("dg_dg") / pl.col("g_g")).sqrt() / pl.col("rate")
+        return self._read("along_gradient").with_columns(slope=slope)
 
     def jensen(self) -> pl.LazyFrame:
         """Loss at the mean point less mean loss, per window: step last_step objective points gap; ≤ 0 where convex."""

@@ -11,7 +11,6 @@ from tracer.replay.at_reference import AtReference
 from tracer.replay.engine import Engine, machine
 from tracer.replay.points import references
 from tracer.replay.products import block_names
-from tracer.replay.questions import eligible
 from tracer.replay.replay import answers
 from tracer.replay.source import Source
 from tracer.replay.workload import load

@@ -254,9 +254,7 @@ class Engine:
         flat = [(part if part.dtype == self.dtype else part.to(self.dtype)).reshape(-1) for part in parts]
         return torch.cat(flat) if into is None else torch.cat(flat, out=into)
 
-    def _gradient(
-        self, loss: torch.Tensor, wanted: Sequence[torch.Tensor], weight: float
-    ) -> list[torch.Tensor | None]:
+    def _gradient(self, loss: torch.Tensor, wanted: Sequence[torch.Tensor], weight: float) -> list[torch.Tensor | None]:
         """As backward() computed it: it began with the weight, so that every bit is the same."""
         if weight == 1:
             return list(torch.autograd.grad(loss, wanted, allow_unused=True))

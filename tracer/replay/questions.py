@@ -18,6 +18,7 @@ from tracer.store.manifest import Manifest
 
 Row = tuple[Any, ...]
 Finish = Callable[[], pa.Table]  # makes a table of what was asked; needs neither model nor trace, so any thread may
+RATES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the learning rate: steps along the gradient
 GRID = (-0.5, 0.0, 0.5, 1.0, 1.5)  # of s, where the profile of a step is evaluated besides the Gauss nodes
 
 
@@ -214,6 +215,45 @@ class BlockGaps(ByRow):
             assert answer.gradient is not None
             slope = dot(answer.gradient.double(), x[part].double() - y[part].double())
             found.append((visit.step, self.names[1 + k], answer.loss, loss_y, slope))
+        return found
+
+
+@dataclass(frozen=True)
+class AlongGradient(ByRow):
+    """f and ∇f at x_t − η g, g = ∇f(x_t, z_t), on z_t, for several η around the recorded learning rate."""
+
+    every: int
+    table: ClassVar[str] = "along_gradient"
+    schema: ClassVar[pa.Schema] = schema(
+        step="int64", rate="float64", loss_x="float64", loss="float64", dg_dg="float64", g_g="float64"
+    )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Which steps, and which η."""
+        return {"every": self.every, "rates": list(RATES)}
+
+    def rows(self, source: Source) -> list[int]:
+        """Steps with a gradient."""
+        return eligible(source, self.every)
+
+    def of_row(self, engine: Engine, source: Source, row: int) -> list[Row]:
+        """A row per η: f at x_t and there, the squared change of the gradient, ‖g‖²."""
+        visit, rate = source.visit(row), float(source.lr[row] or 0)
+        minibatch = engine.minibatch(visit.batches)
+        if not minibatch or not rate > 0:
+            return []
+        x = engine.tensor(visit.x).double()
+        engine.place(x)
+        start = engine.ask(minibatch, gradient=True)
+        assert start.gradient is not None
+        g, found = start.gradient.double(), []
+        for eta in (rate * multiple for multiple in RATES):
+            engine.place(x - eta * g)
+            there = engine.ask(minibatch, gradient=True)
+            assert there.gradient is not None
+            dg = there.gradient.double() - g
+            found.append((visit.step, eta, start.loss, there.loss, dot(dg, dg), dot(g, g)))
         return found
 
 

@@ -22,7 +22,7 @@ from tracer.replay.pairs import take_lock, write_pairs
 from tracer.replay.points import Reference, references
 from tracer.replay.population import FullBatch, Jensen
 from tracer.replay.products import block_names
-from tracer.replay.questions import BlockGaps, Profile, Question, Repeat
+from tracer.replay.questions import AlongGradient, BlockGaps, Profile, Question, Repeat
 from tracer.replay.source import Source
 from tracer.replay.workload import Loaded, load
 from tracer.store import Trace
@@ -47,6 +47,7 @@ class Asked:
         every: of references and profile.
         profile: number of Gauss nodes along each step.
         block_gaps: each tensor moved alone.
+        along_gradient: loss and gradient at steps of several lengths along the gradient.
         jensen: length of a window, in steps.
         full_batch: loss and gradient of the whole data set.
         critical: the critical sharpness.
@@ -59,6 +60,7 @@ class Asked:
     every: int = 1
     profile: int = 0
     block_gaps: int = 0
+    along_gradient: int = 0
     jensen: int = 0
     full_batch: int = 0
     critical: int = 0
@@ -208,6 +210,8 @@ def _questions(asked: Asked, found: Sequence[Reference], manifest: Manifest) -> 
         questions.append(Profile(asked.profile, asked.every, names))
     if asked.block_gaps:
         questions.append(BlockGaps(asked.block_gaps, names))
+    if asked.along_gradient:
+        questions.append(AlongGradient(asked.along_gradient))
     if asked.jensen:
         questions.append(Jensen(asked.jensen))
     if asked.full_batch:
