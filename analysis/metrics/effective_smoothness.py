@@ -46,8 +46,8 @@ metric = Metric(
     ),
     caveats=(
         "On a quadratic ‖Hg‖ / ‖g‖, whatever η. A linear loss has 0.",
-        "Where η ‖g‖ nears the rounding of the parameters, the points are not where they should be: in float32, late in "
-        "a run with a small learning rate, the value is rounding.",
+        "Where η ‖g‖ nears the rounding of the parameters, points are not where they should be: in float32, late in a "
+        "run with a small learning rate, the value is rounding.",
         "Each η costs a forward and a backward pass.",
     ),
 )

@@ -36,7 +36,8 @@ def products(
     if x.device.type == "cpu" and len(x) <= SMALL:
         known = x if before is None else before
         found = _together(tuple(blocks), *(v.numpy()[None] for v in (x, y, gx, gy, known)))
-        return with_model(_without_step(found, np.array([before is None])))[0]
+        model_first: Floats = with_model(_without_step(found, np.array([before is None])))[0]
+        return model_first
     grams = torch.zeros(len(blocks), 5, 5, dtype=torch.float64, device=x.device)
     for start, stop, inside in _pieces(tuple(blocks)):
         rows = torch.empty(5, stop - start, dtype=torch.float64, device=x.device)
