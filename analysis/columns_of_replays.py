@@ -20,6 +20,7 @@ def _needs(of: str, options: str) -> str:
 
 _NO_PROFILE = _needs("the loss along the steps", "--profile 5")
 _NO_BLOCK_GAPS = _needs("the tensors one by one", "--block-gaps every=5")
+_NO_ALONG_GRADIENT = _needs("the loss along its gradient", "--along-gradient every=5")
 _NO_FULL = _needs("the whole data set", "--full-batch every=5")
 _NO_JENSEN = _needs("the mean points of windows", "--jensen 5")
 _NO_CRITICAL = _needs("the loss along longer steps", "--critical every=5")
@@ -44,6 +45,13 @@ REPLAY_COLUMNS: dict[str, Column] = {
         _NO_BLOCK_GAPS,
     ),
     "block_loss": Column("the larger of |f(x')| and |f(x_{t−1})|", _LOSS, "replay", _NO_BLOCK_GAPS),
+    "smoothness_along_gradient": Column(
+        "largest ‖∇f(x_t − η g) − g‖ / (η ‖g‖), g = ∇f(x_t, z_t), η = ¼, ½, 1, 2 and 4 times lr",
+        _CURVATURE,
+        "replay",
+        _NO_ALONG_GRADIENT,
+    ),
+    "shortest_rate": Column("the smallest η there", Units(loss=-1, distance=2), "replay", _NO_ALONG_GRADIENT),
     "full_loss": Column("F(x_t), the loss of the whole data set", _LOSS, "replay", _NO_FULL),
     "full_before": Column("F at the point that was replayed before", _LOSS, "replay", _NO_FULL),
     "full_after": Column("F at the point replayed next, as many steps ahead", _LOSS, "replay", _NO_FULL),
@@ -105,6 +113,7 @@ midpoint_defect, largest_defect = pl.col("midpoint_defect"), pl.col("largest_def
 profile_change, profile_loss, path_slope = pl.col("profile_change"), pl.col("profile_loss"), pl.col("path_slope")
 curvature_high, curvature_low = pl.col("curvature_high"), pl.col("curvature_low")
 block_gap, block_loss = pl.col("block_gap"), pl.col("block_loss")
+smoothness_along_gradient, shortest_rate = pl.col("smoothness_along_gradient"), pl.col("shortest_rate")
 full_loss, full_before, full_after = pl.col("full_loss"), pl.col("full_before"), pl.col("full_after")
 full_least, full_gg, full_gg_before = pl.col("full_least"), pl.col("full_gg"), pl.col("full_gg_before")
 jensen_full, jensen_minibatch, jensen_loss = pl.col("jensen_full"), pl.col("jensen_minibatch"), pl.col("jensen_loss")

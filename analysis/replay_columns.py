@@ -68,6 +68,18 @@ def _block_gaps(replayed: Replayed) -> list[pl.LazyFrame]:
     return [_of_points(pl.concat([each, of_model]), pl.col("block"))]
 
 
+def _along_gradient(replayed: Replayed) -> list[pl.LazyFrame]:
+    if not replayed.tables.get("along_gradient"):
+        return []
+    slope = pl.col("slope")
+    # NaN where any is: a maximum would skip it
+    largest = pl.when(slope.is_nan().any()).then(float("nan")).otherwise(slope.max())
+    found = replayed.along_gradient().group_by("step").agg(
+        smoothness_along_gradient=largest, shortest_rate=pl.col("rate").min()
+    )  # fmt: skip
+    return [_of_points(found)]
+
+
 def _full_batch(replayed: Replayed) -> list[pl.LazyFrame]:
     if not replayed.tables.get("full_batch"):
         return []
@@ -158,6 +170,7 @@ _SOURCES: Mapping[frozenset[str], _Made] = {
             _profile,
         ),
         ("block_gap block_loss", _block_gaps),
+        ("smoothness_along_gradient shortest_rate", _along_gradient),
         ("full_loss full_before full_after full_least full_gg full_gg_before full_ahead", _full_batch),
         ("jensen_full jensen_minibatch jensen_loss", _jensen),
         (

@@ -19,6 +19,7 @@ _COLUMNS = {
     "profile": "step s weight block loss slope d_d",
     "block_gaps": "step block loss_x loss_y gx_d",
     "float64": "step loss_x loss_y gx_d gy_d room",
+    "along_gradient": "step rate loss_x loss dg_dg g_g",
     "jensen": "step last_step objective points at_mean mean",
     "full_batch": "step loss g_g g_ahead",
     "critical": "step objective rate_low rate_high critical_sharpness evaluations",
@@ -149,6 +150,15 @@ class Replayed:
     def in_double(self) -> pl.LazyFrame:
         """Losses and slopes along each step in double precision: step loss_x loss_y gx_d gy_d room."""
         return self._read("float64")
+
+    def along_gradient(self) -> pl.LazyFrame:
+        """At x − η g, g = ∇f(x, z_t), for several η = rate: step rate loss_x loss dg_dg g_g slope.
+
+        ``loss_x`` is f(x, z_t), ``loss`` that at x − η g, ``dg_dg`` the squared change of the gradient, and ``slope``
+        = ‖change‖ / (η ‖g‖).
+        """
+        slope = (pl.col("dg_dg") / pl.col("g_g")).sqrt() / pl.col("rate")
+        return self._read("along_gradient").with_columns(slope=slope)
 
     def jensen(self) -> pl.LazyFrame:
         """Loss at the mean point less mean loss, per window: step last_step objective points gap; ≤ 0 where convex."""

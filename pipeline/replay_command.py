@@ -27,6 +27,9 @@ def register(app: typer.Typer, errors: Console) -> None:
         profile: Annotated[int, typer.Option(metavar="NODES", help="The loss along each step; Gauss nodes.")] = 0,
         every: Annotated[int, typer.Option(metavar="N", help="References and profile at every N-th step.")] = 1,
         block_gaps: Annotated[str, typer.Option(metavar="every=N", help="Each tensor moved alone.")] = "0",
+        along_gradient: Annotated[
+            str, typer.Option(metavar="every=N", help="Loss and gradient at steps along the gradient.")
+        ] = "0",
         jensen: Annotated[int, typer.Option(metavar="STEPS", help="The loss at mean points of windows.")] = 0,
         full_batch: Annotated[
             str, typer.Option(metavar="every=N", help="Loss and gradient of the whole data set.")
@@ -68,6 +71,7 @@ def register(app: typer.Typer, errors: Console) -> None:
             every=every,
             profile=profile,
             block_gaps=number(block_gaps, "--block-gaps"),
+            along_gradient=number(along_gradient, "--along-gradient"),
             jensen=jensen,
             full_batch=number(full_batch, "--full-batch"),
             critical=number(critical, "--critical"),

@@ -9,8 +9,8 @@ from tracer.replay.replay import Asked, replay
 from tracer.store import Trace
 
 EVERYTHING = Asked(
-    references=("last", "tail_mean", "initial"), gradients=True, profile=5, block_gaps=1, jensen=5, full_batch=1,
-    critical=1, sharpness=1, float64=1,
+    references=("last", "tail_mean", "initial"), gradients=True, profile=5, block_gaps=1, along_gradient=1, jensen=5,
+    full_batch=1, critical=1, sharpness=1, float64=1,
 )  # fmt: skip
 
 

@@ -126,6 +126,37 @@ def test_curvature_and_sharpness_are_those_of_the_hessian(quadratic):
     assert found["estimate"] == pytest.approx(TOP * LR / 2)
 
 
+def test_effective_smoothness_is_the_stretch_of_the_gradient(quadratic):
+    tables, x, z = quadratic
+    g = x[1:STEPS] @ HESSIAN + z[1:]
+    expected = np.linalg.norm(g @ HESSIAN, axis=1) / np.linalg.norm(g, axis=1)
+    assert_allclose(of("effective_smoothness", tables), expected, rtol=1e-9)
+    assert verdict("effective_smoothness", "below 2/lr at 90 % of the steps", tables)["status"] == "HOLDS"
+    lines = tables.replayed.along_gradient().filter(step=3).collect()
+    assert_allclose(lines["rate"].to_numpy(), LR * np.array([0.25, 0.5, 1, 2, 4]))
+    at = x[3] - lines["rate"].to_numpy()[:, None] * g[2]
+    assert_allclose(lines["loss"].to_numpy(), squares(at) / 2 + at @ z[3], rtol=1e-12)
+    assert_allclose(lines["loss_x"].to_numpy(), whole(x[3]) + x[3] @ z[3], rtol=1e-12)
+
+
+def test_effective_smoothness_is_the_largest_of_all_lengths(tmp_path):
+    """On (uv − 1)²/2 the gradient is no line: the answer depends on the length, and no length is left out."""
+    tables = replayed_run(tmp_path, "two_layer", 6, 0.3, Asked(along_gradient=1))
+    lines = tables.replayed.along_gradient().filter(pl.col("step") > 0).collect()
+
+    def gradient(u, v):
+        return (u * v - 1) * np.array([v, u])
+
+    x = np.concatenate([chunk.x for chunk in Trace(tmp_path / "runs" / "run").chunks()])
+    for (step,), rows in lines.group_by("step", maintain_order=True):
+        g = gradient(*x[step])
+        rates = rows["rate"].to_numpy()
+        changes = [np.linalg.norm(gradient(*(x[step] - r * g)) - g) / (r * np.linalg.norm(g)) for r in rates]
+        assert_allclose(rows["slope"].to_numpy(), changes, rtol=1e-9)
+        assert len(set(np.round(changes, 6))) == 5
+        assert of("effective_smoothness", tables)[step - 1] == pytest.approx(max(changes))
+
+
 def test_critical_sharpness_is_the_curvature_along_the_step_over_its_slope(quadratic):
     tables, x, z = quadratic
     u = np.diff(x, axis=0) / LR

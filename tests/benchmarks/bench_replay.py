@@ -1,28 +1,31 @@
 """What replaying a step costs beside the one forward and backward pass that it is made of."""
 
-from itertools import cycle, islice
+from itertools import islice
 from pathlib import Path
 
 import torch
 
 from tests.benchmarks.measure import Session, at_least, timed
 from tracer.errors import UsageError
+from tracer.replay.at_reference import AtReference
 from tracer.replay.engine import Engine, machine
 from tracer.replay.points import references
 from tracer.replay.products import block_names
-from tracer.replay.questions import AtReference, eligible
+from tracer.replay.replay import answers
 from tracer.replay.source import Source
 from tracer.replay.workload import load
 from tracer.store import Trace
+from tracer.store.trace import _sound
 from tracer.workloads import Workload, train, workload
 
 PLAIN, LOSS_ONLY = "forward and backward", "forward"
-ROUNDS, STEPS, TURN = 25, 64, 16
+ROUNDS = 12
+STEPS = {"logistic": 1024, "mlp": 512, "cnn": 64, "gpt": 32}  # of the run that is replayed in each round
 
 
 def run(session: Session) -> None:
     """Networks of several sizes; the recorded run is read from warm files."""
-    for name in ("mlp",) if session.quick else ("logistic", "mlp", "cnn", "gpt"):
+    for name in ("mlp",) if session.quick else STEPS:
         problem = workload(name)
         try:
             problem.examples()
@@ -33,17 +36,17 @@ def run(session: Session) -> None:
 
 
 def _compare(session: Session, problem: Workload) -> None:
-    path = train(problem.name, session.folder / f"replayed-{problem.name}", steps=STEPS, record_batches=True, probes=())
-    turn = 2 if session.quick else TURN
+    steps = 4 if session.quick else STEPS[problem.name]
+    path = train(problem.name, session.folder / f"replayed-{problem.name}", steps=steps, record_batches=True, probes=())
     device = torch.device("cpu")
     with machine(1, device):
         found = session.take_turns(
             f"replay, {problem.name}",
             {
-                PLAIN: timed(_Plain(problem, turn, gradient=True)),
-                LOSS_ONLY: timed(_Plain(problem, turn, gradient=False)),
-                "gradients": timed(_Replayed(path, turn, gradients=True, device=device)),
-                "losses": timed(_Replayed(path, turn, gradients=False, device=device)),
+                PLAIN: timed(_Plain(problem, steps, gradient=True)),
+                LOSS_ONLY: timed(_Plain(problem, steps, gradient=False)),
+                "gradients": timed(_Replayed(path, gradients=True, device=device)),
+                "losses": timed(_Replayed(path, gradients=False, device=device)),
             },
             session.rounds(ROUNDS),
         )
@@ -58,13 +61,13 @@ def _compare(session: Session, problem: Workload) -> None:
 class _Plain:
     """The same number of minibatches, in memory, at one point, in a bare loop."""
 
-    def __init__(self, problem: Workload, turn: int, gradient: bool) -> None:
-        self._problem, self._turn, self._gradient = problem, turn, gradient
+    def __init__(self, problem: Workload, steps: int, gradient: bool) -> None:
+        self._problem, self._gradient = problem, gradient
         self._model = problem.build_model(0)
-        self._batches = cycle([batch for _, _, batch in islice(problem.batches(0), STEPS)])
+        self._batches = [batch for _, _, batch in islice(problem.batches(0), steps)]
 
     def __call__(self) -> None:
-        for batch in islice(self._batches, self._turn):
+        for batch in self._batches:
             with torch.set_grad_enabled(self._gradient):
                 loss = self._problem.loss(self._model, batch)
             if self._gradient:
@@ -74,17 +77,18 @@ class _Plain:
 
 
 class _Replayed:
-    """Minibatch, point and gradient read and verified, the loss asked at a reference point, products formed."""
+    """Minibatch, point and gradient read and verified, the loss asked at a reference point, products in a table."""
 
-    def __init__(self, path: Path, turn: int, gradients: bool, device: torch.device) -> None:
+    def __init__(self, path: Path, gradients: bool, device: torch.device) -> None:
+        self._path = path
         trace = Trace(path)
-        self._source = Source(trace)
         self._engine = Engine(load(trace.manifest.workload, None, ()), trace.manifest, device)
-        (last,) = references(self._source, ["last"])
+        (last,) = references(Source(trace), ["last"])
         self._question = AtReference(last, gradients, 1, block_names(trace.manifest))
-        self._turn = turn
-        self._rows = cycle(eligible(self._source))
 
     def __call__(self) -> None:
-        for row in islice(self._rows, self._turn):
-            self._question.answer(self._engine, self._source, row)
+        """The whole run once, from files that nobody has verified yet."""
+        _sound.clear()
+        source = Source(Trace(self._path))
+        for _ in answers(self._question, self._engine, source, self._question.rows(source)):
+            pass

@@ -16,7 +16,7 @@ import torch
 
 from tracer.errors import LemmataError
 from tracer.replay.engine import Engine, Micro
-from tracer.replay.questions import Row, eligible, schema
+from tracer.replay.questions import ByRow, Row, eligible, schema
 from tracer.replay.source import Source
 
 Array = npt.NDArray[Any]
@@ -29,7 +29,7 @@ NARROW = 1 / 16  # width of the bracket of a critical rate, relative to it
 
 
 @dataclass(frozen=True)
-class Sharpness:
+class Sharpness(ByRow):
     """λ_max of the Hessian at x_t, of z_t and of the whole data set where there is one; plain, and D^-1/2 H D^-1/2.
 
     D = √v̂ + ε is that of the step that leaves x_t, where the optimizer is Adam or AdamW.
@@ -52,7 +52,7 @@ class Sharpness:
         """Steps with a gradient."""
         return eligible(source, self.every)
 
-    def answer(self, engine: Engine, source: Source, row: int) -> list[Row]:
+    def of_row(self, engine: Engine, source: Source, row: int) -> list[Row]:
         """A row per objective and metric."""
         visit = source.visit(row)
         engine.place(visit.x)
@@ -72,7 +72,7 @@ class Sharpness:
 
 
 @dataclass(frozen=True)
-class Critical:
+class Critical(ByRow):
     """The learning rate of the recorded step direction beyond which the loss at x_t rises, and 2 over it.
 
     r_c = inf {r > 0 : f(x_t + r u) > f(x_t)}, u = (x_{t+1} − x_t) / lr: doubled or halved from lr, then bisected until
@@ -95,7 +95,7 @@ class Critical:
         """Steps whose next point is there."""
         return eligible(source, self.every, after=True)
 
-    def answer(self, engine: Engine, source: Source, row: int) -> list[Row]:
+    def of_row(self, engine: Engine, source: Source, row: int) -> list[Row]:
         """A row per objective; without a critical rate (the loss never rises, or at once) its numbers are missing."""
         visit, rate = source.visit(row, after=True), source.lr[row]
         if visit.after is None or not rate > 0:

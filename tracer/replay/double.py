@@ -5,8 +5,8 @@ is left out, and the workload's own loss is computed with them.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -18,7 +18,7 @@ from tracer.errors import UsageError
 from tracer.replay.agreement import ALIKE, ALIKE_LOW
 from tracer.replay.engine import LOW, Engine
 from tracer.replay.products import dot
-from tracer.replay.questions import Row, eligible, schema
+from tracer.replay.questions import ByRow, Row, eligible, schema
 from tracer.replay.source import Source
 from tracer.replay.workload import Batch, Loaded
 from tracer.store.manifest import Manifest
@@ -60,14 +60,12 @@ class DoubleEngine(Engine):
         found = super()._tensors(batch)
         return {name: t.double() if t.is_floating_point() else t for name, t in found.items()}
 
-    @contextmanager
-    def _as_recorded(self, modes: MicroBatch) -> Iterator[None]:
-        with super()._as_recorded(replace(modes, autocast={})):
-            yield
+    def _as_recorded(self, modes: MicroBatch, gradient: bool) -> AbstractContextManager[Any]:
+        return super()._as_recorded(replace(modes, autocast={}), gradient)
 
 
 @dataclass(frozen=True)
-class InDouble:
+class InDouble(ByRow):
     """f at x_t and x_{t−1} on z_t and both slopes along the step, all of it in double precision."""
 
     every: int
@@ -87,7 +85,7 @@ class InDouble:
         """Steps whose previous point is there."""
         return eligible(source, self.every, before=True)
 
-    def answer(self, engine: Engine, source: Source, row: int) -> list[Row]:
+    def of_row(self, engine: Engine, source: Source, row: int) -> list[Row]:
         """Step, both losses, ⟨∇f(x), d⟩, ⟨∇f(y), d⟩ and ‖d‖ max(‖∇f(x)‖, ‖∇f(y)‖), which their rounding scales with.
 
         Raises:

@@ -5,7 +5,7 @@ are put back before each evaluation, so that what is asked first does not change
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,7 @@ class Engine:
         self._point = self.views(self._flat_point)
         self._buffers = list(self.model.buffers())
         self._kept = [buffer.clone() for buffer in self._buffers]
+        self._begin: tuple[float, torch.Tensor] | None = None  # a weight, and what backward() begins with
 
     def place(self, point: Array | torch.Tensor) -> None:
         """Put the model at a point, shape ``(d,)``.
@@ -117,18 +118,28 @@ class Engine:
             return []
         return [Micro(self._tensors(b), float(b.weight or 0.0), b) for b in batches]
 
-    def ask(self, minibatch: Sequence[Micro], gradient: bool = False, only: int | None = None) -> Answer:
-        """Loss, and gradient (of one block where ``only`` says so), of a recorded minibatch where the model stands."""
+    def ask(
+        self,
+        minibatch: Sequence[Micro],
+        gradient: bool = False,
+        only: int | None = None,
+        into: torch.Tensor | None = None,
+    ) -> Answer:
+        """Loss, and gradient (of one block where ``only`` says so), of a recorded minibatch where the model stands.
+
+        Args:
+            into: where the gradient is written, in the dtype of the trace; a tensor of its own unless given.
+        """
         total, wanted = 0.0, self.parameters if only is None else [self.parameters[only]]
-        grads: list[torch.Tensor | None] = [None] * len(wanted)
+        grads: list[torch.Tensor | None] | None = None
         for micro in minibatch:
-            with self._as_recorded(micro.modes), torch.set_grad_enabled(gradient):
+            with self._as_recorded(micro.modes, gradient):
                 loss = self._loaded.workload.loss(self.model, micro.tensors)
-            total += float(loss.detach().double()) * micro.weight
+            total += loss.item() * micro.weight
             if gradient:  # outside autocast, as backward() is
-                found = _gradient(differentiable(loss), wanted, micro.weight)
-                grads = [_sum(a, b) for a, b in zip(grads, found, strict=True)]
-        return Answer(total, self._flat(grads, wanted) if gradient else None)
+                found = self._gradient(differentiable(loss), wanted, micro.weight)
+                grads = found if grads is None else [_sum(a, b) for a, b in zip(grads, found, strict=True)]
+        return Answer(total, self._flat(grads or [None] * len(wanted), wanted, into) if gradient else None)
 
     def whole(self, gradient: bool = False) -> Answer:
         """The same of F, the mean over the workload's whole data set, with the flags the model was built with.
@@ -142,9 +153,9 @@ class Engine:
             with self._as_built(), torch.set_grad_enabled(gradient):
                 loss = self._loaded.workload.loss(self.model, batch)
             size = weight_of(batch)
-            total, count = total + float(loss.detach().double()) * size, count + size
+            total, count = total + loss.item() * size, count + size
             if summed is not None:
-                found = _gradient(differentiable(loss), self.parameters, 1.0)
+                found = self._gradient(differentiable(loss), self.parameters, 1.0)
                 summed.add_(self._flat(found, self.parameters), alpha=size)
         return Answer(total / count, None if summed is None else summed / count)
 
@@ -186,21 +197,25 @@ class Engine:
 
     # --- as it was ------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _as_recorded(self, modes: MicroBatch) -> Iterator[None]:
-        mode = (modes.training, modes.exceptions)
-        if mode != self._mode:
+    def _as_recorded(self, modes: MicroBatch, gradient: bool) -> AbstractContextManager[Any]:
+        """Flags, buffers and random numbers are put back at once; autocast and gradients are a context to enter."""
+        if (modes.training, modes.exceptions) != self._mode:
             for name, module in self._modules:
                 module.training = modes.training != (name in modes.exceptions)
-            self._mode = mode
+            self._mode = (modes.training, modes.exceptions)
         self._restore_buffers()
-        _refuse_foreign(modes.random, self.device)
-        set_random(modes.random, self._generators)
-        with ExitStack() as stack:
-            for kind, dtype in modes.autocast.items():
-                where = self.device.type if kind == "cuda" else kind
-                stack.enter_context(torch.autocast(where, dtype=getattr(torch, dtype)))
-            yield
+        if modes.random:
+            _refuse_foreign(modes.random, self.device)
+            set_random(modes.random, self._generators)
+        graph = torch.set_grad_enabled(gradient)
+        if not modes.autocast:
+            return graph
+        stack = ExitStack()
+        stack.enter_context(graph)
+        for kind, dtype in modes.autocast.items():
+            where = self.device.type if kind == "cuda" else kind
+            stack.enter_context(torch.autocast(where, dtype=getattr(torch, dtype)))
+        return stack
 
     @contextmanager
     def _as_built(self) -> Iterator[None]:
@@ -230,17 +245,33 @@ class Engine:
     def _loaded_tensor(self, batch: MicroBatch, name: str) -> torch.Tensor:
         tensor = torch.from_numpy(batch.tensors[name].copy())  # the file's bytes are not to be written to
         dtype: torch.dtype = getattr(torch, batch.dtypes[name])
-        return (tensor if tensor.dtype == dtype else tensor.view(dtype)).to(self.device)
+        tensor = tensor if tensor.dtype == dtype else tensor.view(dtype)
+        return tensor if self.device.type == "cpu" else tensor.to(self.device)
 
-    def _flat(self, grads: Sequence[torch.Tensor | None], wanted: Sequence[torch.Tensor]) -> torch.Tensor:
+    def _flat(
+        self,
+        grads: Sequence[torch.Tensor | None],
+        wanted: Sequence[torch.Tensor],
+        into: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         parts = [torch.zeros_like(p) if g is None else dense(g) for g, p in zip(grads, wanted, strict=True)]
-        return torch.cat([part.detach().reshape(-1).to(self.dtype) for part in parts])
+        flat = [(part if part.dtype == self.dtype else part.to(self.dtype)).reshape(-1) for part in parts]
+        return torch.cat(flat) if into is None else torch.cat(flat, out=into)
+
+    def _gradient(self, loss: torch.Tensor, wanted: Sequence[torch.Tensor], weight: float) -> list[torch.Tensor | None]:
+        """As backward() computed it: it began with the weight, so that every bit is the same."""
+        if weight == 1:
+            return list(torch.autograd.grad(loss, wanted, allow_unused=True))
+        begin = self._begin
+        if begin is None or begin[0] != weight or begin[1].dtype != loss.dtype or begin[1].shape != loss.shape:
+            begin = self._begin = (weight, torch.full_like(loss, weight))
+        return list(torch.autograd.grad(loss, wanted, begin[1], allow_unused=True))
 
     def _graphs(self, minibatch: Sequence[Micro] | None) -> Iterator[tuple[float, float, list[torch.Tensor | None]]]:
         """Per batch its weight, its share of F, and a gradient that can be differentiated."""
         if minibatch is not None:
             for micro in minibatch:
-                with self._as_recorded(micro.modes):
+                with self._as_recorded(micro.modes, gradient=True):
                     loss = self._twice_differentiable(micro.tensors)
                 yield micro.weight, 0.0, self._graph(loss)
         else:
@@ -283,12 +314,6 @@ def machine(threads: int | None, device: torch.device) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(before)
-
-
-def _gradient(loss: torch.Tensor, wanted: Sequence[torch.Tensor], weight: float) -> list[torch.Tensor | None]:
-    """As backward() computed it: it began with the weight, so that every bit is the same."""
-    begin = torch.full_like(loss, weight)
-    return list(torch.autograd.grad(loss, wanted, begin, allow_unused=True))
 
 
 def _sum(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:

@@ -1,26 +1,18 @@
-"""What becomes of answers: rows a table, tables of references one file beside the geometry."""
+"""What becomes of answers at reference points: one file beside the geometry."""
 
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tracer.errors import UsageError
-from tracer.replay.questions import Row
 from tracer.store.files import write_aside
 from tracer.store.lock import Lock
 from tracer.store.replays import Index, Results
 
 PAIRS = "replay.parquet"  # all references in one table, for the geometry
 DIGEST = b"lemmata.digest"  # of the trace, in the metadata of that table
-
-
-def table_of(rows: list[Row], schema: pa.Schema) -> pa.Table:
-    """Rows as a table; there is at least one."""
-    columns: list[Any] = list(zip(*rows, strict=True))
-    return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
 
 
 def write_pairs(results: Results, directory: Path, digest: str, index: Index) -> None:

@@ -8,14 +8,14 @@ import pyarrow as pa
 
 from tracer.replay.engine import Engine
 from tracer.replay.products import dot
-from tracer.replay.questions import Row, eligible, schema
+from tracer.replay.questions import ByRow, Row, eligible, schema
 from tracer.replay.source import Source
 
 POINTS = 8  # of a window, at which F is evaluated for its Jensen gap
 
 
 @dataclass(frozen=True)
-class FullBatch:
+class FullBatch(ByRow):
     """F(x_t), ‖∇F(x_t)‖² and ⟨∇F(x_t), x_{t+1} − x_t⟩ at every n-th point and at the last one."""
 
     every: int
@@ -32,7 +32,7 @@ class FullBatch:
         there = np.flatnonzero(source.records["has_x"])
         return sorted({*there[:: self.every].tolist(), *there[-1:].tolist()})
 
-    def answer(self, engine: Engine, source: Source, row: int) -> list[Row]:
+    def of_row(self, engine: Engine, source: Source, row: int) -> list[Row]:
         """One row; g_ahead is missing where the next point is."""
         visit = source.visit(row, after=True)
         engine.place(visit.x)
@@ -46,7 +46,7 @@ class FullBatch:
 
 
 @dataclass(frozen=True)
-class Jensen:
+class Jensen(ByRow):
     """Per window of ``length`` steps: the loss at the mean of its points, and the mean of the losses at its points.
 
     On the minibatches of the window (objective ``minibatch``: mean f(x̄, z_t) against mean f(x_t, z_t)), and where the
@@ -69,7 +69,7 @@ class Jensen:
         rows = eligible(source)
         return rows[: len(rows) - self.length + 1 : self.length]
 
-    def answer(self, engine: Engine, source: Source, row: int) -> list[Row]:
+    def of_row(self, engine: Engine, source: Source, row: int) -> list[Row]:
         """A row per objective."""
         rows = eligible(source)
         window = rows[rows.index(row) :][: self.length]

@@ -1,11 +1,10 @@
 """What can be asked step by step: the recorded loss again, reference points, the loss along a step, block by block.
 
-A question says which rows of the trace it needs and answers one at a time. Its first column is the step, by which a
+A question says which rows of the trace it needs and answers some at a time. Its first column is the step, by which a
 replay that was interrupted knows what it has.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -13,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from tracer.replay.engine import Engine
-from tracer.replay.points import Reference
-from tracer.replay.products import Floats, block_names, dot, products, slopes
+from tracer.replay.products import block_names, dot, slopes
 from tracer.replay.source import Source
 from tracer.store.manifest import Manifest
 
 Row = tuple[Any, ...]
+Finish = Callable[[], pa.Table]  # makes a table of what was asked; needs neither model nor trace, so any thread may
+RATES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the learning rate: steps along the gradient
 GRID = (-0.5, 0.0, 0.5, 1.0, 1.5)  # of s, where the profile of a step is evaluated besides the Gauss nodes
 
 
@@ -40,13 +40,43 @@ class Question(Protocol):
         """Whatever its numbers depend on besides trace and workload; plain JSON."""
         ...
 
+    @property
+    def at_once(self) -> int:
+        """How many rows it is worth answering together."""
+        ...
+
     def rows(self, source: Source) -> list[int]:
         """Rows of the trace to be answered for, rising."""
         ...
 
-    def answer(self, engine: Engine, source: Source, row: int) -> list[Row]:
-        """The table's rows for one of them; none where something it needs is missing."""
+    def answer(self, engine: Engine, source: Source, rows: Sequence[int]) -> Finish:
+        """Ask for some of them, of one chunk; none of the table's rows where something they need is missing."""
         ...
+
+
+class ByRow:
+    """A question that is answered row by row.
+
+    Subclasses have the question's ``schema`` and :meth:`of_row`.
+    """
+
+    schema: ClassVar[pa.Schema]
+    at_once: ClassVar[int] = 1
+
+    def answer(self, engine: Engine, source: Source, rows: Sequence[int]) -> Finish:
+        """Ask for one step after the other."""
+        found = [each for row in rows for each in self.of_row(engine, source, row)]
+        return lambda: table_of(found, self.schema)
+
+    def of_row(self, engine: Engine, source: Source, row: int) -> list[Row]:
+        """The table's rows for one row of the trace."""
+        raise NotImplementedError
+
+
+def table_of(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
+    """Rows as a table."""
+    columns: Sequence[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(schema)
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
 
 
 def schema(**columns: str) -> pa.Schema:
@@ -67,7 +97,7 @@ def eligible(source: Source, every: int = 1, before: bool = False, after: bool =
 
 
 @dataclass(frozen=True)
-class Repeat:
+class Repeat(ByRow):
     """f(x_t, z_t) and ∇f(x_t, z_t) again, at ``count`` steps spread over the run: does the recorded loss come back?"""
 
     count: int
@@ -88,7 +118,7 @@ class Repeat:
             return all_rows
         return [all_rows[i] for i in np.linspace(0, len(all_rows) - 1, self.count).astype(int)]
 
-    def answer(self, engine: Engine, source: Source, row: int) -> list[Row]:
+    def of_row(self, engine: Engine, source: Source, row: int) -> list[Row]:
         """Step, recorded and replayed loss, ‖g‖² and ‖replayed g − g‖²."""
         visit = source.visit(row)
         minibatch = engine.minibatch(visit.batches)
@@ -103,62 +133,7 @@ class Repeat:
 
 
 @dataclass(frozen=True)
-class AtReference:
-    """f(y, z_t) at a reference point y; with ``gradients`` also the products of its gradient, per block."""
-
-    reference: Reference
-    gradients: bool
-    every: int
-    names: tuple[str, ...]
-    schema: ClassVar[pa.Schema] = schema(
-        step="int64", pairing="string", block="string", loss_y="float64", gy_d="float64", dg_d="float64",
-        dg_dg="float64", gy_gy="float64", gx_gy="float64", dg_norms="float64", gy_step="float64",
-    )  # fmt: skip
-
-    @property
-    def table(self) -> str:
-        """The pairing."""
-        return f"reference:{self.reference.name}"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Where the point is, and what is asked there."""
-        return {"point": self.reference.fingerprint, "gradients": self.gradients, "every": self.every}
-
-    def rows(self, source: Source) -> list[int]:
-        """Steps with a gradient."""
-        return eligible(source, self.every)
-
-    def answer(self, engine: Engine, source: Source, row: int) -> list[Row]:
-        """The model's row, and with gradients one per block."""
-        visit = source.visit(row, before=self.gradients)
-        epoch = source.records["epoch"][row]
-        y = self.reference.of(None if epoch is None or epoch != epoch else int(epoch))
-        minibatch = engine.minibatch(visit.batches)
-        if y is None or visit.g is None or not minibatch:
-            return []
-        point = engine.tensor(y)
-        engine.place(point)
-        found = engine.ask(minibatch, self.gradients)
-        if found.gradient is None:
-            return [(visit.step, self.table, "model", found.loss, *[None] * 7)]
-        before = None if visit.before is None else engine.tensor(visit.before)
-        x, g = engine.tensor(visit.x), engine.tensor(visit.g)
-        values = products(engine.blocks, x, point, g, found.gradient, before)
-        return self.rows_of(visit.step, found.loss, values)
-
-    def rows_of(self, step: int, loss: float, values: Floats) -> list[Row]:
-        """The rows of a step from f(y, z_t) and :func:`tracer.replay.products.products`."""
-        norms = np.sqrt(values[:, 2])
-        norms[0] = norms[1:].sum()
-        return [
-            (step, self.table, name, loss if k == 0 else None, *v[:5], norms[k], none(v[5]))
-            for k, (name, v) in enumerate(zip(self.names, values.tolist(), strict=True))
-        ]
-
-
-@dataclass(frozen=True)
-class Profile:
+class Profile(ByRow):
     """φ(s) = f(x_{t−1} + s d_t, z_t) and φ'(s) per block, at Gauss nodes of [0, 1] and on a grid beyond both ends."""
 
     nodes: int
@@ -178,7 +153,7 @@ class Profile:
         """Steps whose previous point is there."""
         return eligible(source, self.every, before=True)
 
-    def answer(self, engine: Engine, source: Source, row: int) -> list[Row]:
+    def of_row(self, engine: Engine, source: Source, row: int) -> list[Row]:
         """For each s the model's row, which has the loss, and one per block; only Gauss nodes have a weight."""
         visit = source.visit(row, before=True)
         minibatch = engine.minibatch(visit.batches)
@@ -202,7 +177,7 @@ class Profile:
 
 
 @dataclass(frozen=True)
-class BlockGaps:
+class BlockGaps(ByRow):
     """One tensor k moved along its part of the step, the others where they were: f and ∇_k f there, on z_t."""
 
     every: int
@@ -221,7 +196,7 @@ class BlockGaps:
         """Steps whose previous point is there."""
         return eligible(source, self.every, before=True)
 
-    def answer(self, engine: Engine, source: Source, row: int) -> list[Row]:
+    def of_row(self, engine: Engine, source: Source, row: int) -> list[Row]:
         """A row per block: f(x_{t−1} + E_k d), f(x_{t−1}) and ⟨∇_k f(x_{t−1} + E_k d), d_k⟩."""
         visit = source.visit(row, before=True)
         minibatch = engine.minibatch(visit.batches)
@@ -243,6 +218,45 @@ class BlockGaps:
         return found
 
 
+@dataclass(frozen=True)
+class AlongGradient(ByRow):
+    """f and ∇f at x_t − η g, g = ∇f(x_t, z_t), on z_t, for several η around the recorded learning rate."""
+
+    every: int
+    table: ClassVar[str] = "along_gradient"
+    schema: ClassVar[pa.Schema] = schema(
+        step="int64", rate="float64", loss_x="float64", loss="float64", dg_dg="float64", g_g="float64"
+    )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Which steps, and which η."""
+        return {"every": self.every, "rates": list(RATES)}
+
+    def rows(self, source: Source) -> list[int]:
+        """Steps with a gradient."""
+        return eligible(source, self.every)
+
+    def of_row(self, engine: Engine, source: Source, row: int) -> list[Row]:
+        """A row per η: f at x_t and there, the squared change of the gradient, ‖g‖²."""
+        visit, rate = source.visit(row), float(source.lr[row] or 0)
+        minibatch = engine.minibatch(visit.batches)
+        if not minibatch or not rate > 0:
+            return []
+        x = engine.tensor(visit.x).double()
+        engine.place(x)
+        start = engine.ask(minibatch, gradient=True)
+        assert start.gradient is not None
+        g, found = start.gradient.double(), []
+        for eta in (rate * multiple for multiple in RATES):
+            engine.place(x - eta * g)
+            there = engine.ask(minibatch, gradient=True)
+            assert there.gradient is not None
+            dg = there.gradient.double() - g
+            found.append((visit.step, eta, start.loss, there.loss, dot(dg, dg), dot(g, g)))
+        return found
+
+
 def gauss(nodes: int) -> tuple[list[float], list[float]]:
     """Nodes and weights of Gauss–Legendre quadrature on [0, 1]; exact for polynomials of degree 2 nodes − 1."""
     if not nodes:
@@ -251,29 +265,6 @@ def gauss(nodes: int) -> tuple[list[float], list[float]]:
     return ((places + 1) / 2).tolist(), (weights / 2).tolist()
 
 
-def none(value: float) -> float | None:
-    """Missing where it is not a number."""
-    return None if math.isnan(value) else value
-
-
 def names_of(manifest: Manifest) -> tuple[str, ...]:
     """Names of the blocks, the model first."""
     return block_names(manifest)
-
-
-def step_questions(
-    manifest: Manifest,
-    found: Sequence[Reference],
-    gradients: bool,
-    every: int,
-    profile: int,
-    block_gaps: int,
-) -> list[Question]:
-    """Those of this file that were asked for."""
-    names = names_of(manifest)
-    asked: list[Question] = [AtReference(reference, gradients, every, names) for reference in found]
-    if profile:
-        asked.append(Profile(profile, every, names))
-    if block_gaps:
-        asked.append(BlockGaps(block_gaps, names))
-    return asked

@@ -4,21 +4,26 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import pyarrow as pa
 import torch
 
 from tracer.errors import UsageError
 from tracer.replay.agreement import Agreement
+from tracer.replay.at_reference import AtReference
 from tracer.replay.curvature import Critical, SecondMoments, Sharpness
 from tracer.replay.double import DoubleEngine, InDouble
 from tracer.replay.engine import Engine, machine
-from tracer.replay.pairs import table_of, take_lock, write_pairs
-from tracer.replay.points import references
+from tracer.replay.pairs import take_lock, write_pairs
+from tracer.replay.points import Reference, references
 from tracer.replay.population import FullBatch, Jensen
-from tracer.replay.questions import AtReference, Question, Repeat, Row, step_questions
+from tracer.replay.products import block_names
+from tracer.replay.questions import AlongGradient, BlockGaps, Profile, Question, Repeat
 from tracer.replay.source import Source
 from tracer.replay.workload import Loaded, load
 from tracer.store import Trace
@@ -26,6 +31,8 @@ from tracer.store.home import resolve_run, tables_root
 from tracer.store.replays import Index, Results
 
 SEAL_STEPS, SEAL_SECONDS = 512, 20.0  # what a killed replay loses at most
+STRETCH_SECONDS = 1.0  # above it, fewer steps are answered together
+HELD = 1 << 22  # numbers of as many gradients as are answered together
 
 Progress = Callable[[str, int, int], None]  # table, steps done, steps in all
 
@@ -40,6 +47,7 @@ class Asked:
         every: of references and profile.
         profile: number of Gauss nodes along each step.
         block_gaps: each tensor moved alone.
+        along_gradient: loss and gradient at steps of several lengths along the gradient.
         jensen: length of a window, in steps.
         full_batch: loss and gradient of the whole data set.
         critical: the critical sharpness.
@@ -53,6 +61,7 @@ class Asked:
     every: int = 1
     profile: int = 0
     block_gaps: int = 0
+    along_gradient: int = 0
     jensen: int = 0
     full_batch: int = 0
     critical: int = 0
@@ -187,9 +196,25 @@ def _replay(replayed: _Replay, asked: Asked, accept: bool) -> Report:
     index = replace(index, noise=agreement.as_json(replayed.trace.manifest))
     replayed.results.write_index(index)
     warning = agreement.require(replayed.trace.manifest, accept)
-    questions = step_questions(
-        replayed.trace.manifest, found, asked.gradients, asked.every, asked.profile, asked.block_gaps
-    )
+    for question in _questions(replayed, asked, found):
+        if not _covered(replayed, question, index):
+            index = _answer(replayed, engine, source, question, index)
+    write_pairs(replayed.results, replayed.directory, replayed.digest, index)
+    replayed.results.sweep(index)
+    rows = {name: replayed.results.read(entry["fingerprint"]).num_rows for name, entry in index.tables.items()}
+    return Report(replayed.directory, rows, agreement, warning)
+
+
+def _questions(replayed: _Replay, asked: Asked, found: Sequence[Reference]) -> list[Question]:
+    manifest = replayed.trace.manifest
+    names = block_names(manifest)
+    questions: list[Question] = [AtReference(each, asked.gradients, asked.every, names) for each in found]
+    if asked.profile:
+        questions.append(Profile(asked.profile, asked.every, names))
+    if asked.block_gaps:
+        questions.append(BlockGaps(asked.block_gaps, names))
+    if asked.along_gradient:
+        questions.append(AlongGradient(asked.along_gradient))
     if asked.jensen:
         questions.append(Jensen(asked.jensen))
     if asked.full_batch:
@@ -199,44 +224,71 @@ def _replay(replayed: _Replay, asked: Asked, accept: bool) -> Report:
     if asked.sharpness:
         questions.append(Sharpness(asked.sharpness, SecondMoments()))
     if asked.float64:
-        of = replayed.loaded, replayed.trace.manifest, replayed.device
+        of = replayed.loaded, manifest, replayed.device
         questions.append(InDouble(asked.float64, lambda: DoubleEngine(*of)))
-    for question in questions:
-        if not _covered(replayed, question, index):
-            index = _answer(replayed, engine, source, question, index)
-    write_pairs(replayed.results, replayed.directory, replayed.digest, index)
-    replayed.results.sweep(index)
-    rows = {name: replayed.results.read(entry["fingerprint"]).num_rows for name, entry in index.tables.items()}
-    return Report(replayed.directory, rows, agreement, warning)
+    return questions
 
 
 def _answer(replayed: _Replay, engine: Engine, source: Source, question: Question, index: Index) -> Index:
     """Answer what is not answered yet."""
-    results, fingerprint, schema = replayed.results, replayed.fingerprint(question), question.schema
-    done = set(results.read(fingerprint, schema)["step"].to_pylist())
+    results, fingerprint = replayed.results, replayed.fingerprint(question)
+    done = set(results.read(fingerprint, question.schema)["step"].to_pylist())
     all_rows = question.rows(source)
+    left = [row for row in all_rows if int(source.steps[row]) not in done]
     entry = {"fingerprint": fingerprint, "settings": question.settings, "complete": False}
     index = replace(index, tables={**index.tables, question.table: entry})
     results.write_index(index)
-    waiting: list[Row] = []
+    waiting: list[pa.Table] = []
     sealed_at, steps = time.monotonic(), 0
-    for i, row in enumerate(all_rows):
+
+    def seal() -> None:
+        if any(table.num_rows for table in waiting):
+            results.seal(fingerprint, pa.concat_tables(waiting).combine_chunks())
+
+    def tell(done: int) -> None:
         if replayed.progress:
-            replayed.progress(question.table, i, len(all_rows))
-        if int(source.steps[row]) in done:
-            continue
-        waiting += question.answer(engine, source, row)
-        steps += 1
-        if waiting and (steps >= SEAL_STEPS or time.monotonic() - sealed_at > SEAL_SECONDS):
-            results.seal(fingerprint, table_of(waiting, schema))
+            replayed.progress(question.table, done, len(all_rows))
+
+    tell(len(all_rows) - len(left))
+    for stretch, table in answers(question, engine, source, left):
+        waiting.append(table)
+        steps += len(stretch)
+        if steps >= SEAL_STEPS or time.monotonic() - sealed_at > SEAL_SECONDS:
+            seal()
             waiting, sealed_at, steps = [], time.monotonic(), 0
-    if waiting:
-        results.seal(fingerprint, table_of(waiting, schema))
-    if replayed.progress:
-        replayed.progress(question.table, len(all_rows), len(all_rows))
+        tell(bisect_left(all_rows, stretch[-1]) + 1)
+    seal()
+    tell(len(all_rows))
     index = replace(index, tables={**index.tables, question.table: {**entry, "complete": True}})
     results.write_index(index)
     return index
+
+
+def answers(
+    question: Question, engine: Engine, source: Source, rows: Sequence[int]
+) -> Iterator[tuple[Sequence[int], pa.Table]]:
+    """Rows that were answered together, and their table, which another thread makes while the next ones are asked."""
+    with ThreadPoolExecutor(1) as beside:
+        before: tuple[Sequence[int], Future[pa.Table]] | None = None
+        for stretch in stretches(question, engine, source, rows):
+            finish = question.answer(engine, source, stretch)
+            if before:
+                yield before[0], before[1].result()
+            before = stretch, beside.submit(finish)
+        if before:
+            yield before[0], before[1].result()
+
+
+def stretches(question: Question, engine: Engine, source: Source, rows: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Rows to be answered together: of one chunk, of bounded memory, and of bounded time once one was answered."""
+    most, size = max(1, min(question.at_once, HELD // engine.size)), 1
+    start = 0
+    while start < len(rows):
+        stop = min(start + size, bisect_left(rows, source.end_of_chunk(rows[start])))
+        began = time.monotonic()
+        yield rows[start:stop]
+        size = min(2 * size, most) if time.monotonic() - began < STRETCH_SECONDS else max(1, size // 2)
+        start = stop
 
 
 def _covered(replayed: _Replay, question: Question, index: Index) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 
 from tracer.errors import LemmataError, UsageError
@@ -24,10 +25,11 @@ from tracer.losses import Losses, differentiable
 from tracer.probe import Closure, ask, frozen
 from tracer.ranks import Ranks
 from tracer.replay.agreement import Agreement
-from tracer.replay.pairs import table_of, take_lock, write_pairs
+from tracer.replay.at_reference import AtReference
+from tracer.replay.pairs import take_lock, write_pairs
 from tracer.replay.points import references as points_of
 from tracer.replay.products import block_names, products
-from tracer.replay.questions import AtReference, Question, Repeat, Row, eligible
+from tracer.replay.questions import Question, Repeat, eligible, table_of
 from tracer.replay.source import Source
 from tracer.scaling import Scaling
 from tracer.store import Trace
@@ -162,8 +164,7 @@ class SecondPass(Untraced):
 
     def _place(self, question: AtReference, row: int) -> bool:
         """Put the reference point of this step's epoch into its buffer; False where there is none."""
-        epoch = self._source.records["epoch"][row]
-        known = None if epoch is None or epoch != epoch else int(epoch)
+        known = self._source.epoch(row)
         point = question.reference.of(known)
         if point is None:
             return False
@@ -185,16 +186,16 @@ class SecondPass(Untraced):
         recorded = self._source.records["loss"][row]
         nothing = (math.nan, math.nan)
         recorded = math.nan if recorded is None else float(recorded)
-        self._keep(self._repeat, [(self.step, recorded, found[LOSS], *nothing)])
+        self._keep(self._repeat, table_of([(self.step, recorded, found[LOSS], *nothing)], self._repeat.schema))
         visit = self._source.visit(row, before=True)
         x, g, before = (None if v is None else self._tensor(v) for v in (visit.x, visit.g, visit.before))
         for question in self._questions:
-            rows: list[Row] = []
+            table = question.schema.empty_table()
             if question.table in self._losses.filled and x is not None and g is not None:
                 y, gy = self._flats[question.table], self._gradient(question.table)
                 values = products(self._trace.blocks, x, y, g, gy, before)
-                rows = question.rows_of(self.step, found[question.table], values)
-            self._keep(question, rows)
+                table = question.table_of(np.array([self.step]), np.array([found[question.table]]), values[None])
+            self._keep(question, table)
         self._losses.forget()
         if len(self._done[self._repeat.table]) == EARLY:
             self._seal()
@@ -223,7 +224,7 @@ class SecondPass(Untraced):
         self._done = {
             t: set(self._results.read(p, self._schemas[t])["step"].to_pylist()) for t, p in self._prints.items()
         }
-        self._waiting: dict[str, list[Row]] = {table: [] for table in self._prints}
+        self._waiting: dict[str, list[pa.Table]] = {table: [] for table in self._prints}
         self._machine = {"device": device.type, "torch": torch.__version__, "threads": torch.get_num_threads()}
         self._sealed_at = time.monotonic()
 
@@ -232,16 +233,16 @@ class SecondPass(Untraced):
                  str(question.schema), question.settings)  # fmt: skip
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
-    def _keep(self, question: Question, rows: list[Row]) -> None:
+    def _keep(self, question: Question, table: pa.Table) -> None:
         if self.step not in self._done[question.table]:
-            self._waiting[question.table] += rows
+            self._waiting[question.table].append(table)
             self._done[question.table].add(self.step)
 
     def _seal(self) -> None:
-        for table, rows in self._waiting.items():
-            if rows:
-                self._results.seal(self._prints[table], table_of(rows, self._schemas[table]))
-                rows.clear()
+        for table, parts in self._waiting.items():
+            if any(part.num_rows for part in parts):
+                self._results.seal(self._prints[table], pa.concat_tables(parts).combine_chunks())
+            parts.clear()
         self._sealed_at = time.monotonic()
 
     def _agreement(self) -> Agreement:

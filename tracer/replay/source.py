@@ -1,7 +1,7 @@
 """What a trace gives for one step: its point and neighbours, gradient, record and minibatch. Reads forwards."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,8 +64,43 @@ class Source:
             g=self._vector("g", row, row),
             before=self._vector("x", row - 1, row) if before else None,
             after=self._vector("x", row + 1, row) if after else None,
-            batches=self._minibatch(row) if self.trace.manifest.batches else [],
+            batches=self.minibatch(row),
         )
+
+    def vectors(self, stream: str, rows: Sequence[int], shift: int = 0) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """A vector for each of some rising rows, shape ``(n, d)``: its own, or that of ``shift`` rows on.
+
+        Returns:
+            The vectors, where they lie in a file together without a copy; and which of them are there, as in
+            :meth:`visit`. The others hold anything.
+        """
+        home = np.asarray(rows)
+        wanted = home + shift
+        near = np.clip(wanted, 0, len(self.steps) - 1)
+        there = (wanted == near) & (np.abs(self.steps[near] - self.steps[home]) == abs(shift))
+        if shift:
+            there &= self._attempts(near) == self._attempts(home)
+        parts = []
+        for span, first, chunk in self._by_chunk(near):
+            at, has = near[span] - first, chunk.has.get(stream)
+            there[span] &= False if has is None else has[at]
+            together = bool((np.diff(at) == 1).all())
+            parts.append(chunk.streams[stream][at[0] : at[-1] + 1] if together else chunk.streams[stream][at])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts), there
+
+    def end_of_chunk(self, row: int) -> int:
+        """The first row behind the chunk that ``row`` lies in."""
+        first, chunk = self._chunk(row)
+        return first + len(chunk.steps)
+
+    def epoch(self, row: int) -> int | None:
+        """That of the step in ``row``; None if none was recorded."""
+        found = self.records["epoch"][row]
+        return None if found is None or found != found else int(found)
+
+    def minibatch(self, row: int) -> list[MicroBatch]:
+        """z_t of the step in ``row``; empty if none was recorded."""
+        return self._minibatch(row) if self.trace.manifest.batches else []
 
     def stream(self, name: str, row: int) -> Array | None:
         """A recorded vector of the step in ``row``."""
@@ -80,6 +115,18 @@ class Source:
         if chunk.attempt != home.attempt or has is None or not has[row - start]:
             return None
         return np.array(chunk.streams[stream][row - start])
+
+    def _by_chunk(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[slice, int, Chunk]]:
+        """Which of the rising rows lie in one chunk, the chunk's first row, and the chunk."""
+        i = 0
+        while i < len(rows):
+            first, chunk = self._chunk(int(rows[i]))
+            stop = int(np.searchsorted(rows, first + len(chunk.steps)))
+            yield slice(i, stop), first, chunk
+            i = stop
+
+    def _attempts(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return np.concatenate([np.full(s.stop - s.start, c.attempt) for s, _, c in self._by_chunk(rows)])
 
     def _chunk(self, row: int) -> tuple[int, Chunk]:
         if self._held and row < self._held[0][0]:

@@ -1,6 +1,7 @@
 """The built-in workloads. Each is one record; :func:`workload` finds it by name."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -8,12 +9,13 @@ from torch.nn import functional
 
 from tracer.errors import UsageError
 from tracer.workloads import datasets
-from tracer.workloads.models import CharacterGPT, group_norm, resnet8
+from tracer.workloads.models import CharacterTransformer, group_norm, resnet8
 from tracer.workloads.workload import Batch, Workload
 
 L2 = 1e-4  # breast cancer is separable: without it the logistic loss has no minimiser
 CENSUS = 117  # columns of the census
-CONTEXT = 64
+CONTEXT, MASKED_CONTEXT = 64, 32
+HIDDEN = 0.15  # of the characters that a masked language model is to find
 
 
 def logistic_model() -> nn.Module:
@@ -56,7 +58,13 @@ def cnn_batchnorm_dropout_model() -> nn.Module:
 def gpt_model() -> nn.Module:
     """Two layers, width 64, four heads, 64 characters of context."""
     _, alphabet = datasets.shakespeare()
-    return CharacterGPT(alphabet, CONTEXT, width=64, layers=2, heads=4)
+    return CharacterTransformer(alphabet, CONTEXT, width=64, layers=2, heads=4)
+
+
+def masked_model() -> nn.Module:
+    """The same for 32 characters at once, seen from both sides, and one more symbol: that of a hidden one."""
+    _, alphabet = datasets.shakespeare()
+    return CharacterTransformer(alphabet + 1, MASKED_CONTEXT, width=64, layers=2, heads=4, causal=False)
 
 
 def classification_loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -71,10 +79,18 @@ def next_character_loss(model: nn.Module, batch: Batch) -> Tensor:
     return functional.cross_entropy(model(pieces[:, :-1]).flatten(0, 1), pieces[:, 1:].flatten())
 
 
-def play_pieces() -> Batch:
-    """All pieces of the plays that hold one context and the character after it."""
+def masked_character_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Mean cross-entropy, in nats, of characters that are hidden at places torch's random state draws."""
+    (pieces,) = batch
+    hidden = torch.rand(pieces.shape, device=pieces.device) < HIDDEN
+    logits = model(pieces.masked_fill(hidden, model.get_parameter("characters.weight").shape[0] - 1))
+    return functional.cross_entropy(logits[hidden], pieces[hidden])
+
+
+def play_pieces(length: int) -> Batch:
+    """All pieces of the plays of so many characters."""
     text, _ = datasets.shakespeare()
-    return (datasets.windows(text, CONTEXT + 1),)
+    return (datasets.windows(text, length),)
 
 
 def seeded(build: Callable[[], nn.Module]) -> Callable[[int], nn.Module]:
@@ -144,10 +160,20 @@ WORKLOADS = (
         says="a two-layer transformer on the characters of Shakespeare's plays, 108,416 parameters",
         build_model=seeded(gpt_model),
         loss=next_character_loss,
-        examples=play_pieces,
+        examples=partial(play_pieces, CONTEXT + 1),
         batch_size=16,
         steps=800,
         learning_rates={"sgd": 0.5, "sgdm": 0.2, "adamw": 0.003},
+    ),
+    Workload(
+        name="masked-lm",
+        says="the same as a masked language model, 106,432 parameters: the loss draws which characters it hides",
+        build_model=seeded(masked_model),
+        loss=masked_character_loss,
+        examples=partial(play_pieces, MASKED_CONTEXT),
+        batch_size=16,
+        steps=1200,
+        learning_rates={"sgd": 0.5, "sgdm": 0.2, "adamw": 0.002},
     ),
 )
 

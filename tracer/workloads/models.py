@@ -46,11 +46,14 @@ def resnet8(norm: Norm, width: int = 8, classes: int = 10, dropout: float = 0.0)
 
 
 class Attention(nn.Module):
-    """Causal self-attention on ``(n, length, width)``, written out so that it can be differentiated twice."""
+    """Self-attention on ``(n, length, width)``, written out so that it can be differentiated twice.
 
-    def __init__(self, width: int, heads: int) -> None:
+    Where it is ``causal``, a token sees no later one.
+    """
+
+    def __init__(self, width: int, heads: int, causal: bool) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.queries_keys_values = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
@@ -60,8 +63,10 @@ class Attention(nn.Module):
         parts = self.queries_keys_values(tokens).reshape(n, length, 3, self.heads, width // self.heads)
         queries, keys, values = parts.permute(2, 0, 3, 1, 4)
         scores = queries @ keys.transpose(-2, -1) / math.sqrt(width // self.heads)
-        future = torch.ones(length, length, dtype=torch.bool, device=tokens.device).triu(1)
-        mixed = scores.masked_fill(future, -math.inf).softmax(dim=-1) @ values
+        if self.causal:
+            future = torch.ones(length, length, dtype=torch.bool, device=tokens.device).triu(1)
+            scores = scores.masked_fill(future, -math.inf)
+        mixed = scores.softmax(dim=-1) @ values
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(n, length, width))
         return out
 
@@ -69,9 +74,9 @@ class Attention(nn.Module):
 class TransformerBlock(nn.Module):
     """Attention and a two-layer network, each normalised before and added to its input."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, causal: bool) -> None:
         super().__init__()
-        self.mix = nn.Sequential(nn.LayerNorm(width), Attention(width, heads))
+        self.mix = nn.Sequential(nn.LayerNorm(width), Attention(width, heads, causal))
         self.think = nn.Sequential(
             nn.LayerNorm(width),
             nn.Linear(width, 4 * width, bias=False),
@@ -86,20 +91,23 @@ class TransformerBlock(nn.Module):
         return out
 
 
-class CharacterGPT(nn.Module):
-    """A decoder with tied embeddings: characters ``(n, length)`` to logits ``(n, length, alphabet)``; no dropout."""
+class CharacterTransformer(nn.Module):
+    """Tied embeddings, no dropout: characters ``(n, length)`` to logits ``(n, length, alphabet)``.
 
-    def __init__(self, alphabet: int, context: int, width: int, layers: int, heads: int) -> None:
+    ``causal``: a decoder, whose logits are those of the next character.
+    """
+
+    def __init__(self, alphabet: int, context: int, width: int, layers: int, heads: int, causal: bool = True) -> None:
         super().__init__()
         self.characters = nn.Embedding(alphabet, width)
         self.positions = nn.Embedding(context, width)
-        self.blocks = nn.Sequential(*(TransformerBlock(width, heads) for _ in range(layers)))
+        self.blocks = nn.Sequential(*(TransformerBlock(width, heads, causal) for _ in range(layers)))
         self.norm = nn.LayerNorm(width)
         nn.init.normal_(self.characters.weight, std=0.02)
         nn.init.normal_(self.positions.weight, std=0.02)
 
     def forward(self, characters: Tensor) -> Tensor:
-        """Return the logits of each next character."""
+        """Return the logits of each place."""
         places = torch.arange(characters.shape[1], device=characters.device)
         hidden = self.norm(self.blocks(self.characters(characters) + self.positions(places)))
         return functional.linear(hidden, self.characters.weight)
