@@ -21,7 +21,7 @@ from tracer.opening import PROBES, known, manifest_of
 from tracer.plan import Every, Plan, count
 from tracer.probe import Answer, Closure, ask, fill, frozen
 from tracer.ranks import Elsewhere, Ranks
-from tracer.ring import Ring
+from tracer.ring import Ring, slots_for
 from tracer.scaling import Scaling
 from tracer.schedule import Budget, Schedule
 from tracer.store.home import resolve_run
@@ -29,8 +29,6 @@ from tracer.store.layout import Layout
 from tracer.store.run_writer import CHUNK_BYTES, CHUNK_SECONDS, RunWriter
 from tracer.subject import Subject, inside
 from tracer.surroundings import Generator, Surroundings
-
-RING_BYTES = 1 << 30  # the ring has four slots unless that is more than this; then fewer, but two
 
 
 class Tracer:
@@ -175,8 +173,7 @@ class Tracer:
             else Elsewhere(manifest)
         )
         device = self._subject.parameters[0].device
-        slots = max(2, min(4, RING_BYTES // layout.step_bytes))
-        self._ring = Ring(self._writer, layout, slots, device, SCALARS)
+        self._ring = Ring(self._writer, layout, slots_for(layout.step_bytes), device, SCALARS)
         self._surroundings = Surroundings(inside(model), self._subject.trained, generators)
         self._gradients = Gradients(self._subject, missing_gradient == "zero", changed_gradients == "record")
         around = self._surroundings

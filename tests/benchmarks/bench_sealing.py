@@ -16,7 +16,7 @@ from tests.benchmarks.measure import Session, at_least, at_most
 from tests.by_hand import manifest
 from tracer.store.chunk_writer import Rows
 from tracer.store.files import sync
-from tracer.store.run_writer import CHUNK_BYTES, RunWriter
+from tracer.store.run_writer import CHUNK_BYTES, RunWriter, Step
 
 MEMORY = Path("/dev/shm")
 WAITING = Path("/proc/thread-self/schedstat")
@@ -29,7 +29,10 @@ RECORD = {"time_ns": 1, "finite": True, "loss": 1.0, "epoch": 0, "batch": 0, "hy
 class Writing:
     """The same steps, x and g, written by Lemmata and by ``os.write``; whole chunks, so that both end in a sync."""
 
-    def __init__(self, folder: Path, size: int, least_bytes: int, chunk_bytes: int = CHUNK_BYTES) -> None:
+    def __init__(
+        self, folder: Path, size: int, least_bytes: int, chunk_bytes: int = CHUNK_BYTES, together: int = 1
+    ) -> None:
+        self.together = together
         random = np.random.default_rng(0)
         pool = max(1, min(4, (64 << 20) // (8 * size)))
         self.rows: list[Rows] = [{s: random.standard_normal(size, np.float32) for s in ("x", "g")} for _ in range(pool)]
@@ -49,8 +52,9 @@ class Writing:
         run = self.folder / "run"
         writer = RunWriter(run, manifest("run", (self.size,), streams=("x", "g")), self.chunk_bytes)
         begin, cpu = time.perf_counter(), time.thread_time()
-        for step, rows in enumerate(self._steps()):
-            writer.append(step, RECORD, rows)  # the last one fills its chunk and seals it
+        steps = (Step(step, RECORD, rows) for step, rows in enumerate(self._steps()))
+        while batch := tuple(islice(steps, self.together)):
+            writer.append_all(batch)  # the last one fills its chunk and seals it
         seconds = time.perf_counter() - begin
         self.cpu["lemmata"].append(time.thread_time() - cpu)
         writer.close("finished")
