@@ -19,7 +19,7 @@ from tracer.gradients import Gradients
 from tracer.losses import Later, Losses, differentiable
 from tracer.opening import PROBES, known, manifest_of
 from tracer.plan import Every, Plan, count
-from tracer.probe import Answer, Closure, ask, fill, frozen
+from tracer.probe import Answer, Closure, Move, ask, fill, frozen
 from tracer.ranks import Elsewhere, Ranks
 from tracer.ring import Ring, slots_for
 from tracer.scaling import Scaling
@@ -183,6 +183,7 @@ class Tracer:
         self._losses = Losses(self._subject, tuple(s for s in layout.streams if s in ("h", "a", "ga", "gb")))
         look_back = "look_back" in self.probes
         self._previous = [torch.zeros_like(p) for p in self._subject.trained] if look_back else []
+        self._room = [torch.zeros_like(p) for p in self._previous]
         self._previous_step: int | None = None  # whose point that is
         self._ahead: list[int] | None = None  # versions of the parameters where the look-ahead probe asked
         self._loss_dtype_known = False
@@ -319,13 +320,12 @@ class Tracer:
         """What the probes find before the training's own forward pass, by stream."""
         answers = {}
         if self._previous_step is not None and self._previous_step == self.step - 1:
-            at = (self._subject.trained, self._previous)
-            answers["h"] = self._ask(closure, at=at)
+            answers["h"] = self._ask(closure, Move(self._subject.trained, self._previous, self._room))
         for stream, half in zip(("ga", "gb"), halves or (), strict=False):
             answers[stream] = self._ask(half)
         return answers
 
-    def _ask(self, closure: Closure, at: tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]] | None = None) -> Answer:
+    def _ask(self, closure: Closure, at: Move | None = None) -> Answer:
         with self._ranks.apart():
             scale = self._scaling.scale
             return ask(frozen(closure), self._subject.parameters, self._surroundings, at=at, scale=scale)
@@ -338,6 +338,7 @@ class Tracer:
                 self._planned = None
 
     def _backward_begins(self) -> None:
+        self._scaling.backward_begins()
         self._ring.backward_begins()
         self._gradients.after_backward()
 
