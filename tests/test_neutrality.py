@@ -58,7 +58,7 @@ def test_a_loss_scale_that_only_the_device_knows_gives_the_same_bits(tmp_path, m
         return Tracer(tmp_path / name, model, optimizer, probes=PROBES, **options)
 
     found = []
-    for name, known in (("known", True), ("unknown", False)):  # noqa: B007
+    for name, known in (("known", True), ("unknown", False)):
         monkeypatch.setattr(scaling, "on_host", lambda scale, known=known: known)
         assert first_difference(alone, state_of(*run(STYLES[style], tracer_for))) is None
         monkeypatch.undo()
@@ -82,7 +82,8 @@ def test_a_step_left_out_is_noticed_without_asking_for_the_scale(tmp_path, monke
         return tracer
 
     run(STYLES["autocast_with_clipping_accumulation_and_a_skipped_step"], tracer_for)
-    assert [bool(r["skipped"]) for r in Trace(tmp_path / "run").records().to_pylist()[:4]] == [False, False, True, False]
+    records = Trace(tmp_path / "run").records().to_pylist()
+    assert [r["step"] for r in records if r["skipped"]] == [2]
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -164,7 +165,7 @@ def test_a_probe_that_fails_puts_everything_back():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        ask(closure, parameters, Surroundings(model, parameters), at=Move(parameters, [p.detach() + 1 for p in parameters]))
+        ask(closure, parameters, Surroundings(model, parameters), at=Move(parameters, [p + 1 for p in before]))
     assert all(torch.equal(a, p) for a, p in zip(before, parameters, strict=True))
     assert model.training
 

@@ -15,7 +15,7 @@ Answer = tuple[torch.Tensor, list[torch.Tensor | None]]  # a loss, and one gradi
 
 
 class Move(NamedTuple):
-    """To another point: ``tensors`` to overwrite, the ``values`` they get, and room for their own; pairwise of one shape.
+    """To another point: ``tensors`` to overwrite, the ``values`` they get, room for their own; pairwise of one shape.
 
     Who asks in every step keeps the ``room``, because a large tensor made anew costs more than the copy into it.
     """

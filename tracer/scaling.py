@@ -6,7 +6,6 @@ import torch
 
 from tracer.errors import UsageError
 
-
 Scale = float | torch.Tensor  # a tensor, of no dimension, where the host does not know the number
 
 

@@ -95,7 +95,7 @@ class ChunkWriter:
             pwrite_rows(self._file, [s.rows.get(stream) for s in steps], place + self.rows * row_bytes, row_bytes)
             for stream, place in header.streams.items()
         ]
-        pwrite(self._record_file, steps[0].message if len(steps) == 1 else b"".join(s.message for s in steps), self._end)
+        pwrite(self._record_file, b"".join([s.message for s in steps]), self._end)
         commits, end = b"", self._end
         for i, step in enumerate(steps):
             end += len(step.message)

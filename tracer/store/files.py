@@ -51,9 +51,7 @@ def pwrite_hashed(descriptor: int, data: Bytes, offset: int) -> list[int]:
     return hashes
 
 
-def pwrite_rows(
-    descriptor: int, rows: Sequence[Bytes | None], offset: int, row_bytes: int
-) -> list[list[int] | None]:
+def pwrite_rows(descriptor: int, rows: Sequence[Bytes | None], offset: int, row_bytes: int) -> list[list[int] | None]:
     """Write rows of ``row_bytes`` bytes one behind the other, leaving out those that are None; their hashes by slice.
 
     Short rows go in one system call, and between system calls other threads take the interpreter.

@@ -106,9 +106,13 @@ class RunWriter:
     def append_all(self, steps: Sequence[Step]) -> None:
         """Record several steps with fewer system calls than one by one; all are acknowledged when this returns.
 
-        Raises as :meth:`append` does; a step of theirs that was not acknowledged, none behind it is either.
+        Raises as :meth:`append` does. Where it fails, the first of them may be acknowledged and the rest not:
+        :attr:`last_step` says.
         """
-        waiting = [self._encoded(*each) for each in zip(steps, (self.last_step, *(s.step for s in steps)), strict=False)]
+        waiting, before = [], self.last_step
+        for step in steps:
+            waiting.append(self._encoded(step, before))
+            before = step.step
         try:
             while waiting:
                 if self._chunk is None:
