@@ -86,6 +86,22 @@ def test_a_step_left_out_is_noticed_without_asking_for_the_scale(tmp_path, monke
     assert [r["step"] for r in records if r["skipped"]] == [2]
 
 
+def test_an_update_of_the_scaler_for_another_optimizer_is_no_step_left_out(tmp_path):
+    nets = nn.Linear(3, 1), nn.Linear(3, 1)
+    other, mine = (torch.optim.SGD(net.parameters(), lr=0.1) for net in nets)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2)
+    with Tracer(tmp_path / "run", nets[1], mine, grad_scaler=scaler) as tracer:
+        for _ in range(5):
+            other.zero_grad(), mine.zero_grad()
+            first = tracer.loss(lambda: nets[1](torch.ones(2, 3)).square().mean())
+            scaler.scale(nets[0](torch.ones(2, 3)).square().mean()).backward()
+            scaler.step(other), scaler.update()
+            scaler.scale(first).backward()
+            scaler.scale(tracer.loss(lambda: nets[1](torch.zeros(2, 3)).square().mean())).backward()
+            scaler.step(mine), scaler.update()
+    assert [r["skipped"] for r in Trace(tmp_path / "run").records().to_pylist()] == [None] * 6
+
+
 @pytest.mark.parametrize("style", STYLES)
 def test_the_comparison_notices_a_tracer_that_does_not_put_a_weight_back_exactly(style):
     class Careless(Untraced):

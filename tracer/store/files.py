@@ -56,10 +56,10 @@ def pwrite_rows(descriptor: int, rows: Sequence[Bytes | None], offset: int, row_
 
     Short rows go in one system call, and between system calls other threads take the interpreter.
     """
-    if len(rows) > 1 and hasattr(os, "pwritev") and all(row is not None for row in rows):
-        together = len(rows) * row_bytes
-        if together <= _piece(offset) and os.pwritev(descriptor, rows, offset) == together:
-            return [[digest(row)] for row in rows]
+    whole, together = [row for row in rows if row is not None], len(rows) * row_bytes
+    if 1 < len(rows) == len(whole) and together <= _piece(offset) and hasattr(os, "pwritev"):
+        if os.pwritev(descriptor, whole, offset) == together:
+            return [[digest(row)] for row in whole]
     return [
         None if row is None else pwrite_hashed(descriptor, row, offset + i * row_bytes) for i, row in enumerate(rows)
     ]
