@@ -57,9 +57,9 @@ def pwrite_rows(descriptor: int, rows: Sequence[Bytes | None], offset: int, row_
     Short rows go in one system call, and between system calls other threads take the interpreter.
     """
     whole, together = [row for row in rows if row is not None], len(rows) * row_bytes
-    if 1 < len(rows) == len(whole) and together <= _piece(offset) and hasattr(os, "pwritev"):
-        if os.pwritev(descriptor, whole, offset) == together:
-            return [[digest(row)] for row in whole]
+    possible = 1 < len(rows) == len(whole) and together <= _piece(offset) and hasattr(os, "pwritev")
+    if possible and os.pwritev(descriptor, whole, offset) == together:
+        return [[digest(row)] for row in whole]
     return [
         None if row is None else pwrite_hashed(descriptor, row, offset + i * row_bytes) for i, row in enumerate(rows)
     ]
