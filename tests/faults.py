@@ -17,12 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from tests.by_hand import flip, micro_batches, vectors, write_run
+from tests.memory import bounded
 from tests.recorded_to_death import steps
 from tracer.errors import FormatError
 from tracer.store import Trace, trace, verify
 from tracer.store.header import PAGE
 from tracer.store.layout import digest, seal_record
 from tracer.store.manifest import _hash
+from tracer.store.run_writer import CHUNK_BYTES
 
 ROOT = Path(__file__).parents[1]
 BATCHES = [], ["batches"]
@@ -109,6 +111,14 @@ def full_disk(seed, folder):
             assert ended is None or "No space left" in ended["error"], "the manifest says why, or had no room to"
     finally:
         subprocess.run(["umount", "-l", mount], check=True)
+
+
+def memory(seed, folder):
+    """A run of one GB for the first seed, two for the second: recording and verifying it take no more for that."""
+    path = folder / f"memory-{seed}"
+    found = bounded(path, 1000, 125 * (seed + 1), CHUNK_BYTES)
+    print({name: f"{count / 2**30:.2f} GiB" for name, count in found.items()})
+    shutil.rmtree(path)
 
 
 class Flips:

@@ -1,6 +1,7 @@
 """Faults by the thousand: ``python -m tests.soak kill 500``, ``full_disk 50``, ``flips 10000``, ``hostile 2000``.
 
-``rerun 20`` kills reruns of computed assets.
+``rerun 20`` kills reruns of computed assets. ``memory 1 --first 9`` records and verifies a run of 10 GB, and says what
+memory that took.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from tests import faults, rerun_faults
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("fault", choices=["kill", "full_disk", "flips", "hostile", "rerun"])
+    parser.add_argument("fault", choices=["kill", "full_disk", "flips", "hostile", "rerun", "memory"])
     parser.add_argument("count", type=int)
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="begin with this seed")
     arguments = parser.parse_args()

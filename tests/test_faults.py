@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import faults
+from tests.memory import STATUS, bounded
 from tracer.store import Trace
 
 
@@ -42,3 +43,9 @@ def test_hostile_files_are_refused_in_little_memory(tmp_path):
     one = faults.Hostile(tmp_path)
     for seed in range(600):
         one(seed)
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="the system does not say how much memory was taken")
+def test_a_long_run_takes_no_more_memory_than_a_short_one(tmp_path):
+    found = bounded(tmp_path / "run", 300, 250, 8 << 20)
+    assert found["bytes"] > 20 * (8 << 20)

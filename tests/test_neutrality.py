@@ -11,9 +11,9 @@ from torch import nn
 
 from tests.styles import STYLES, run
 from tests.training import noisy_net
-from tracer import Tracer, Untraced, surroundings
+from tracer import Tracer, Untraced, scaling, surroundings
 from tracer.certificate import first_difference, state_of
-from tracer.probe import ask, frozen
+from tracer.probe import Move, ask, frozen
 from tracer.store import Trace, verify
 from tracer.surroundings import Surroundings
 
@@ -48,6 +48,58 @@ def test_weights_gradients_buffers_optimizer_state_and_random_streams_do_not_cha
     ]
     assert all(not r["finite"] for r in records if r["skipped"])
     assert any(r["skipped"] for r in records) == ("skipped" in style)
+
+
+@pytest.mark.parametrize("style", [style for style in STYLES if "scaler" in style or "skipped" in style])
+def test_a_loss_scale_that_only_the_device_knows_gives_the_same_bits(tmp_path, monkeypatch, style):
+    alone = without(style)
+
+    def tracer_for(model, optimizer, **options):
+        return Tracer(tmp_path / name, model, optimizer, probes=PROBES, **options)
+
+    found = []
+    for name, known in (("known", True), ("unknown", False)):
+        monkeypatch.setattr(scaling, "on_host", lambda scale, known=known: known)
+        assert first_difference(alone, state_of(*run(STYLES[style], tracer_for))) is None
+        monkeypatch.undo()
+        trace = Trace(tmp_path / name)
+        records = [{k: v for k, v in r.items() if k != "time_ns"} for r in trace.records().to_pylist()]
+        rows = [(s, row.tobytes()) for c in trace.chunks() for s, rows in c.streams.items() for row in rows]
+        found.append((records, rows))
+    assert str(found[0]) == str(found[1])
+    assert len(found[0][1]) > 20
+
+
+def test_a_step_left_out_is_noticed_without_asking_for_the_scale(tmp_path, monkeypatch):
+    def ask(scaler):
+        pytest.fail("this waits for the device")
+
+    def tracer_for(model, optimizer, grad_scaler):
+        grad_scaler.scale(torch.ones(1))  # so that it has a scale
+        tracer = Tracer(tmp_path / "run", model, optimizer, grad_scaler=grad_scaler)
+        monkeypatch.setattr(scaling, "on_host", lambda scale: False)
+        monkeypatch.setattr(torch.amp.GradScaler, "get_scale", ask)
+        return tracer
+
+    run(STYLES["autocast_with_clipping_accumulation_and_a_skipped_step"], tracer_for)
+    records = Trace(tmp_path / "run").records().to_pylist()
+    assert [r["step"] for r in records if r["skipped"]] == [2]
+
+
+def test_an_update_of_the_scaler_for_another_optimizer_is_no_step_left_out(tmp_path):
+    nets = nn.Linear(3, 1), nn.Linear(3, 1)
+    other, mine = (torch.optim.SGD(net.parameters(), lr=0.1) for net in nets)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2)
+    with Tracer(tmp_path / "run", nets[1], mine, grad_scaler=scaler) as tracer:
+        for _ in range(5):
+            other.zero_grad(), mine.zero_grad()
+            first = tracer.loss(lambda: nets[1](torch.ones(2, 3)).square().mean())
+            scaler.scale(nets[0](torch.ones(2, 3)).square().mean()).backward()
+            scaler.step(other), scaler.update()
+            scaler.scale(first).backward()
+            scaler.scale(tracer.loss(lambda: nets[1](torch.zeros(2, 3)).square().mean())).backward()
+            scaler.step(mine), scaler.update()
+    assert [r["skipped"] for r in Trace(tmp_path / "run").records().to_pylist()] == [None] * 6
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -102,7 +154,7 @@ def test_a_probe_puts_back_parameters_grad_flags_buffers_attributes_and_generato
         return loss
 
     surroundings = Surroundings(model, parameters, mine)
-    loss, found = ask(closure, parameters, surroundings, at=(parameters, [p.detach() + 1 for p in parameters]))
+    loss, found = ask(closure, parameters, surroundings, at=Move(parameters, [p.detach() + 1 for p in parameters]))
     assert torch.isfinite(loss)
     assert any(f.abs().sum() > 0 for f in found)
     assert all(torch.equal(a, p) for a, p in zip(before, parameters, strict=True))
@@ -129,7 +181,7 @@ def test_a_probe_that_fails_puts_everything_back():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        ask(closure, parameters, Surroundings(model, parameters), at=(parameters, [p.detach() + 1 for p in parameters]))
+        ask(closure, parameters, Surroundings(model, parameters), at=Move(parameters, [p + 1 for p in before]))
     assert all(torch.equal(a, p) for a, p in zip(before, parameters, strict=True))
     assert model.training
 
@@ -200,7 +252,7 @@ def test_a_probe_and_training_do_not_take_each_others_weights_from_the_cache_of_
             if before:
                 model(inputs)
             loss, _ = ask(
-                lambda: model(inputs).sum(), parameters, Surroundings(model, parameters), at=(parameters, there)
+                lambda: model(inputs).sum(), parameters, Surroundings(model, parameters), at=Move(parameters, there)
             )
             assert torch.equal(loss, there_expected)
             assert torch.is_autocast_cache_enabled()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.by_hand import flip, flip_in, vectors, write_run
 from tracer.errors import FormatError
 from tracer.store import Trace, layout, run_writer, runs, trace, verify
-from tracer.store.files import PIECE, pwrite_hashed
+from tracer.store.files import PIECE, pwrite_hashed, pwrite_rows
 from tracer.store.layout import SLICE_BYTES
 
 
@@ -274,3 +274,14 @@ def test_a_vector_is_hashed_while_it_is_written_slice_by_slice(tmp_path, size):
         hashes = pwrite_hashed(file.fileno(), data, 7)
         assert os.pread(file.fileno(), size + 9, 0) == bytes(7) + data
     assert hashes == [layout.digest(data[at : at + SLICE_BYTES]) for at in range(0, size, SLICE_BYTES)]
+
+
+@pytest.mark.parametrize("row_bytes", [8, PIECE // 2, PIECE - 1])
+def test_rows_written_together_are_those_written_one_by_one(tmp_path, row_bytes):
+    rows = [np.random.default_rng(i).bytes(row_bytes) for i in range(3)]
+    with open(tmp_path / "file", "w+b") as file:
+        assert pwrite_rows(file.fileno(), rows, 7, row_bytes) == [[layout.digest(row)] for row in rows]
+        assert os.pread(file.fileno(), 4 * row_bytes, 7) == b"".join(rows)
+        found = pwrite_rows(file.fileno(), [rows[2], None, rows[0]], 7, row_bytes)
+        assert found == [[layout.digest(rows[2])], None, [layout.digest(rows[0])]]
+        assert os.pread(file.fileno(), 4 * row_bytes, 7) == rows[2] + rows[1] + rows[0], "the one between is left alone"

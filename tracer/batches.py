@@ -17,6 +17,7 @@ import torch
 from tracer.dataset import ROWS
 from tracer.dataset import check as check_rows
 from tracer.errors import UsageError
+from tracer.scaling import Scale, unscaled
 from tracer.store.minibatch import MAX_DIMENSIONS, STORED, Message, MicroBatch, encode
 from tracer.surroundings import Generator, set_state, state_of
 
@@ -106,7 +107,7 @@ class Batches:
             before=self._random(),
         )
 
-    def evaluated(self, loss: torch.Tensor, scale: float) -> None:
+    def evaluated(self, loss: torch.Tensor, scale: Scale) -> None:
         """Just after it: did it draw random numbers? ``scale`` is the loss scale, divided out of the weight."""
         taken, self._asked = self._asked, None
         if taken is None:
@@ -116,7 +117,7 @@ class Batches:
             taken.before = {}
 
         def weigh(weight: torch.Tensor) -> None:
-            weight = weight.detach() if scale == 1.0 else weight.detach() / scale
+            weight = unscaled(weight.detach(), scale)
             taken.weight = _carried(weight.double())
 
         self._taken.append(taken)

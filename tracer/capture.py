@@ -73,7 +73,7 @@ class Capture:
     def probes(self, losses: Losses) -> None:
         """Copy what the probes found."""
         for stream in losses.filled:
-            fill(self._views(stream), losses.vectors[stream])
+            self._free().flat[stream].copy_(losses.flat[stream])
             self._filled(stream)
 
     def optimizer(self) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from tracer.errors import UsageError
 from tracer.probe import Answer, Closure, fill
+from tracer.scaling import Scale, unscaled
 from tracer.subject import Subject
 from tracer.surroundings import Moment
 
@@ -19,7 +20,7 @@ class Later:
 
     closure: Closure
     as_of: Moment
-    scale: float
+    scale: Scale
     weight: torch.Tensor | None = None
 
 
@@ -38,8 +39,8 @@ class Losses:
         self._dtype, self._columns = subject.dtype, columns
         device = subject.parameters[0].device
         size = sum(block.size for block in subject.blocks)
-        self._flat = {s: torch.zeros(size, dtype=subject.dtype, device=device) for s in streams}
-        self.vectors = {s: subject.views(flat) for s, flat in self._flat.items()}
+        self.flat = {s: torch.zeros(size, dtype=subject.dtype, device=device) for s in streams}
+        self.vectors = {s: subject.views(flat) for s, flat in self.flat.items()}
         self.forget()
 
     def forget(self) -> None:
@@ -54,7 +55,7 @@ class Losses:
         loss: torch.Tensor,
         answers: Mapping[str, Answer],
         later: Later | None,
-        scale: float,
+        scale: Scale,
         then: Callable[[], None],
     ) -> None:
         """Expect ``loss`` to go backward; ``answers`` are those of the probes to the same minibatch, by stream.
@@ -65,7 +66,7 @@ class Losses:
         self.asked += 1
 
         def weigh(weight: torch.Tensor) -> None:
-            weight = weight.detach() if scale == 1.0 else weight.detach() / scale
+            weight = unscaled(weight.detach(), scale)
             self.weighed += 1
             self._total("g", value, weight)
             for stream, answer in answers.items():
@@ -91,7 +92,7 @@ class Losses:
             n: torch.tensor(v, dtype=torch.float64) if isinstance(v, float) else v for n, v in self.totals.items()
         }
         self.totals = dict(losses)
-        return [*losses.values(), *(self._flat[s] for s in sorted(self.filled))]
+        return [*losses.values(), *(self.flat[s] for s in sorted(self.filled))]
 
     def check(self, step: int, needed: bool) -> None:
         """Raise :class:`UsageError` unless backward() has seen every loss given out (and there is one if needed)."""

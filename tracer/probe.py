@@ -3,13 +3,26 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import CellType, FunctionType
+from typing import NamedTuple
 
 import torch
 
+from tracer.scaling import Scale, unscaled
 from tracer.surroundings import Moment, Surroundings
 
 Closure = Callable[[], torch.Tensor]
 Answer = tuple[torch.Tensor, list[torch.Tensor | None]]  # a loss, and one gradient per parameter
+
+
+class Move(NamedTuple):
+    """To another point: ``tensors`` to overwrite, the ``values`` they get, room for their own; pairwise of one shape.
+
+    Who asks in every step keeps the ``room``, because a large tensor made anew costs more than the copy into it.
+    """
+
+    tensors: Sequence[torch.Tensor]
+    values: Sequence[torch.Tensor]
+    room: Sequence[torch.Tensor] | None = None
 
 
 def ask(
@@ -17,9 +30,9 @@ def ask(
     parameters: Sequence[torch.Tensor],
     surroundings: Surroundings,
     *,
-    at: tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]] | None = None,
+    at: Move | None = None,
     as_of: Moment | None = None,
-    scale: float = 1.0,
+    scale: Scale = 1.0,
 ) -> Answer:
     """Loss and gradient of ``closure``; afterwards parameters and surroundings are as they were.
 
@@ -28,7 +41,7 @@ def ask(
 
     Args:
         parameters: with respect to which the gradient is taken.
-        at: tensors to move and where to, pairwise of equal shape; None asks where the parameters are.
+        at: what to move and where to; None asks where the parameters are.
         as_of: evaluate with these random numbers, buffers, flags and this autocast state; None takes the present ones.
         scale: multiplies the loss during the backward pass and is divided out of the gradient (mixed precision).
 
@@ -40,10 +53,11 @@ def ask(
             as_of.restore()
         loss = closure()
         wanted = [p for p in parameters if p.requires_grad]
-        scaled = loss if scale == 1.0 else loss * scale
+        unit = isinstance(scale, float) and scale == 1.0
+        scaled = loss if unit else loss * (scale.to(loss.device) if isinstance(scale, torch.Tensor) else scale)
         found = iter(torch.autograd.grad(scaled, wanted, allow_unused=True))
         gradients = [next(found) if p.requires_grad else None for p in parameters]
-        return loss.detach(), [g if g is None or scale == 1.0 else wide(g) / scale for g in gradients]
+        return loss.detach(), [g if g is None or unit else unscaled(wide(g), scale) for g in gradients]
 
 
 def frozen(closure: Closure) -> Closure:
@@ -94,17 +108,18 @@ def fill(
 
 
 @contextmanager
-def _moved(at: tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]] | None) -> Iterator[None]:
+def _moved(at: Move | None) -> Iterator[None]:
     if at is None:
         yield
         return
-    values = [tensor.data for tensor in at[0]]
-    here = [value.clone() for value in values]
+    tensors = [tensor.data for tensor in at.tensors]
+    here = [torch.empty_like(tensor) for tensor in tensors] if at.room is None else list(at.room)
+    torch._foreach_copy_(here, tensors)
     try:
-        torch._foreach_copy_(values, list(at[1]))
+        torch._foreach_copy_(tensors, list(at.values))
         yield
     finally:
-        torch._foreach_copy_(values, here)
+        torch._foreach_copy_(tensors, here)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tracer.errors import UsageError
 from tracer.store.manifest import Manifest
+from tracer.store.run_writer import Step
 
 
 class Ranks:
@@ -84,9 +85,9 @@ class Elsewhere:
         self.manifest, self.layout = manifest, manifest.layout
         self.last_step: int | None = None
 
-    def append(self, step: int, record: Any, rows: Any, batches: Any = ()) -> None:
-        """The first process writes this step."""
-        self.last_step = step
+    def append_all(self, steps: Sequence[Step]) -> None:
+        """The first process writes these steps."""
+        self.last_step = steps[-1].step
 
     def update(self, **changes: Any) -> None:
         """The first process writes the manifest."""

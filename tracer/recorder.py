@@ -2,9 +2,7 @@
 
 import atexit
 import os
-import sys
 import time
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -12,28 +10,25 @@ from typing import Any, Literal, Self
 import torch
 
 from tracer.batches import Batches, Tensors
+from tracer.boundary import Boundary
 from tracer.capture import SCALARS, Capture
-from tracer.errors import RecordingError, UsageError
-from tracer.forecast import forecast
+from tracer.errors import UsageError
 from tracer.gradients import Gradients
 from tracer.losses import Later, Losses, differentiable
 from tracer.opening import PROBES, known, manifest_of
 from tracer.plan import Every, Plan, count
-from tracer.probe import Answer, Closure, ask, fill, frozen
+from tracer.probe import Closure, frozen
 from tracer.ranks import Elsewhere, Ranks
-from tracer.ring import Ring
+from tracer.ring import Ring, slots_for
 from tracer.scaling import Scaling
 from tracer.schedule import Budget, Schedule
 from tracer.store.home import resolve_run
-from tracer.store.layout import Layout
 from tracer.store.run_writer import CHUNK_BYTES, CHUNK_SECONDS, RunWriter
 from tracer.subject import Subject, inside
 from tracer.surroundings import Generator, Surroundings
 
-RING_BYTES = 1 << 30  # the ring has four slots unless that is more than this; then fewer, but two
 
-
-class Tracer:
+class Tracer(Boundary):
     """Records point, gradient and loss of every optimizer step, without changing any of them.
 
     Capture happens in the optimizer's own step hooks: x_t and g_t are taken just before the update. Probes evaluate the
@@ -169,14 +164,13 @@ class Tracer:
         self._planned = count(plan, steps) if steps is not None and forecasts else None
         self._check_space(layout)
         self._schedule = Schedule(plan, resume_at or 0, None if budget is None else Budget(budget))
-        self._writer: RunWriter | Elsewhere = (
+        self._writer = (
             RunWriter(self.path, manifest, chunk_bytes, resume_at, chunk_seconds)
             if self._ranks.first
             else Elsewhere(manifest)
         )
         device = self._subject.parameters[0].device
-        slots = max(2, min(4, RING_BYTES // layout.step_bytes))
-        self._ring = Ring(self._writer, layout, slots, device, SCALARS)
+        self._ring = Ring(self._writer, layout, slots_for(layout.step_bytes), device, SCALARS)
         self._surroundings = Surroundings(inside(model), self._subject.trained, generators)
         self._gradients = Gradients(self._subject, missing_gradient == "zero", changed_gradients == "record")
         around = self._surroundings
@@ -186,10 +180,11 @@ class Tracer:
         self._losses = Losses(self._subject, tuple(s for s in layout.streams if s in ("h", "a", "ga", "gb")))
         look_back = "look_back" in self.probes
         self._previous = [torch.zeros_like(p) for p in self._subject.trained] if look_back else []
-        self._previous_step: int | None = None  # whose point that is
-        self._ahead: list[int] | None = None  # versions of the parameters where the look-ahead probe asked
+        self._room = [torch.zeros_like(p) for p in self._previous]
+        self._previous_step = None  # whose point that is
+        self._ahead = None  # versions of the parameters where the look-ahead probe asked
         self._loss_dtype_known = False
-        self._failure: RecordingError | None = None
+        self._failure = None
         self._closed = False
         self._hooks = [
             optimizer.register_step_pre_hook(self._before_step),
@@ -284,11 +279,6 @@ class Tracer:
             self._gradients.note()
 
     @property
-    def step(self) -> int:
-        """Optimizer updates so far; the number of the step that comes next."""
-        return self._schedule.step
-
-    @property
     def acknowledged(self) -> int | None:
         """The last step that is in the files and survives the death of this process; None before the first."""
         return self._writer.last_step
@@ -315,194 +305,3 @@ class Tracer:
         else:
             text = f"{type(error).__name__}: {error}"
             self._close("exception", final_point=False, error=text[:2000], quiet=True)
-
-    # --- before backward() --------------------------------------------------------------------------------------
-
-    def _ask_before(self, closure: Closure, halves: tuple[Closure, Closure] | None) -> dict[str, Answer]:
-        """What the probes find before the training's own forward pass, by stream."""
-        answers = {}
-        if self._previous_step is not None and self._previous_step == self.step - 1:
-            at = (self._subject.trained, self._previous)
-            answers["h"] = self._ask(closure, at=at)
-        for stream, half in zip(("ga", "gb"), halves or (), strict=False):
-            answers[stream] = self._ask(half)
-        return answers
-
-    def _ask(self, closure: Closure, at: tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]] | None = None) -> Answer:
-        with self._ranks.apart():
-            scale = self._scaling.scale
-            return ask(frozen(closure), self._subject.parameters, self._surroundings, at=at, scale=scale)
-
-    def _check_space(self, layout: Layout, batch_bytes: int = 0) -> None:
-        """Before the first step, and in it if it has a minibatch."""
-        if self._planned is not None:
-            forecast(layout, self._planned, self.path, batch_bytes=batch_bytes).check(self.path)
-            if batch_bytes or not layout.batches:
-                self._planned = None
-
-    def _backward_begins(self) -> None:
-        self._ring.backward_begins()
-        self._gradients.after_backward()
-
-    def _note_loss_dtype(self, loss: torch.Tensor) -> None:
-        if not self._loss_dtype_known:
-            self._loss_dtype_known = True
-            dtype = str(loss.dtype).removeprefix("torch.")
-            self._ring.call(lambda: self._writer.update(loss_dtype=dtype))
-
-    # --- the optimizer boundary ---------------------------------------------------------------------------------
-
-    def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        began = time.perf_counter()
-        self._attend()
-        if any(callable(a) for a in (*args[1:], *kwargs.values())):
-            raise UsageError(
-                f"{type(optimizer).__name__}.step(closure): a closure evaluates several points in one step, so "
-                "there is no single gradient to record. Use an optimizer whose step() takes none."
-            )
-        if self._schedule.recorded:
-            try:
-                self._capture_before()
-            except UsageError:
-                self._losses.forget()
-                self._capture.forget()
-                raise
-            except RecordingError as error:
-                self._fail(error)
-        self._schedule.spend(time.perf_counter() - began)
-
-    def _capture_before(self) -> None:
-        self._scaling.refuse_unknown()
-        self._check_ahead()
-        self._losses.check(self.step, needed=bool(self.probes) or self._batches.record)
-        self._check_space(self._writer.layout, self._batches.bytes)
-        self._gradients.check(self.step)
-        self._capture.gradient(self.step)
-        self._capture.point()
-        left_out = self._scaling.left_out()
-        if left_out:
-            self._capture.skipped()
-        if self._previous and self._schedule.next_recorded and not left_out:
-            fill(self._previous, [p.data for p in self._subject.trained])
-            self._previous_step = self.step
-
-    def _after_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        began = time.perf_counter()
-        if self._schedule.recorded:
-            if not self._capture.holds("x"):
-                return  # the update was refused before it began
-            if self._capture.holds("g"):
-                self._ask_ahead()
-                self._average()
-                self._capture.probes(self._losses)
-            self._capture.optimizer()
-            self._capture.submit(self.step, self._losses)
-        self._next_step()
-        self._schedule.spend(time.perf_counter() - began)
-
-    def _ask_ahead(self) -> None:
-        for later in self._losses.later:
-            assert later.weight is not None  # backward() has seen it, or the step would have been refused
-            with self._ranks.apart():
-                answer = ask(
-                    later.closure, self._subject.parameters, self._surroundings, as_of=later.as_of, scale=later.scale
-                )
-            self._losses.put("a", answer, later.weight)
-        self._ahead = self._subject.versions() if self._losses.later else None
-
-    def _check_ahead(self) -> None:
-        """The probe at x_{t+1} asked where the parameters stood right after the update; there they must still stand."""
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead != self._subject.versions():
-            raise UsageError(
-                f"step {self.step}: parameters were changed after optimizer.step(), and the look-ahead probe had asked "
-                "at the point before that change. Make it part of the update (a random scale belongs into the learning "
-                "rate), or record without probes=['look_ahead']."
-            )
-
-    def _record_skipped_step(self) -> None:
-        """The scaler found an infinite gradient and left out the update: keep point and loss, and no gradient."""
-        if self._schedule.recorded:
-            self._capture.skipped()
-            self._average()
-            self._capture.submit(self.step, self._losses)
-        self._next_step()
-
-    def _average(self) -> None:
-        """What each process found on its part of the minibatch becomes what they found together."""
-        if self._ranks.count > 1:
-            self._ranks.average(self._losses.tensors())
-
-    def _next_step(self) -> None:
-        self._losses.forget()
-        self._gradients.forget()
-        self._capture.forget()
-        self._schedule.advance()
-
-    def _before_clip(self) -> None:
-        if not self._schedule.recorded:
-            return
-        if "clip_value" in self._capture.record or "clip_factor" in self._capture.scalars:
-            raise UsageError(f"step {self.step}: clipped twice; one clip per step can be recorded.")
-        self._scaling.require_unscaled(self.step)
-        self._gradients.check(self.step)
-        self._capture.gradient(self.step)
-
-    # --- the end ------------------------------------------------------------------------------------------------
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise UsageError(f"{self.path}: this tracer is closed; make a new one with another run id.")
-        self._ring.check()
-
-    def _attend(self) -> None:
-        """Before anything else in a step: is it recorded after all?"""
-        if self._failure is not None:
-            return
-        try:
-            self._check_open()
-            if self._drops and self._schedule.recorded and not self._capture.reserve():
-                self._schedule.leave_out("disk slower than training")
-        except RecordingError as error:
-            self._fail(error)
-
-    def _fail(self, error: RecordingError) -> None:
-        """Stop training, or go on without recording, as the user chose."""
-        if not self._goes_on:
-            raise error
-        self._failure = error
-        self._schedule.stop("recording failed")
-        warnings.warn(f"{error} Training goes on unrecorded, from step {self.step} on.", RuntimeWarning, stacklevel=4)
-
-    def _close(self, reason: str, final_point: bool, error: str | None = None, quiet: bool = False) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        atexit.unregister(self._at_exit)
-        for hook in self._hooks:
-            hook.remove()
-        if final_point and self._ring.error is None:
-            if self._scaling.dropped() and self._losses.asked:
-                self._record_skipped_step()
-            if self.step:
-                self._losses.forget()
-                self._capture.forget()
-                self._capture.point()
-                self._capture.submit(self.step, self._losses)
-        self._ring.stop()
-        failure = self._ring.error
-        if failure is not None:
-            reason, error = "recording failed", str(failure)
-        details: dict[str, Any] = {} if error is None else {"error": error}
-        if left_out := self._schedule.account():
-            details["left_out"] = left_out
-        try:
-            self._writer.close(reason, **details)
-        except OSError as problem:
-            failure = failure or problem
-        if failure is not None and not quiet and self._failure is None:
-            raise RecordingError(f"recording has stopped: {failure}") from failure
-
-    def _at_exit(self) -> None:
-        crashed = getattr(sys, "last_value", None) is not None
-        self._close("interpreter exit", final_point=not crashed, quiet=True)

@@ -4,7 +4,7 @@ import math
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +17,21 @@ from tracer.ranks import Elsewhere
 from tracer.staging import Staging
 from tracer.store.layout import Layout
 from tracer.store.minibatch import Message
-from tracer.store.run_writer import RunWriter
+from tracer.store.run_writer import RunWriter, Step
 
 Array = npt.NDArray[Any]
+MOST_BYTES = 1 << 30  # of a ring's slots, unless two are larger
+SMALL_BYTES = 4 << 20  # rings of eight slots are no larger
 HELD = 0.25  # seconds for which a step may wait for the next backward pass
 COMING = object()  # in a step record: the value travels in Slot.scalars
+
+
+def slots_for(step_bytes: int) -> int:
+    """How many slots a ring has: four, but eight small or two large ones.
+
+    The writer takes all that wait at once, and what it pays per call is what short steps cost it.
+    """
+    return 8 if 8 * step_bytes <= SMALL_BYTES else max(2, min(4, MOST_BYTES // step_bytes))
 
 
 @dataclass
@@ -169,21 +179,34 @@ class Ring:
             except queue.Empty:
                 self._let_go()
 
-    def _run(self) -> None:
+    def _items(self) -> Iterator[list[Slot] | Callable[[], None]]:
+        """The work as it comes, slots that wait together in one list."""
         while (item := self._next()) is not None:
+            slots: list[Slot] = []
+            while isinstance(item, Slot):
+                slots.append(item)
+                item = _nothing if self._work.empty() else self._work.get()
+            if slots:
+                yield slots
+            if item is None:
+                return
+            yield item
+
+    def _run(self) -> None:
+        for item in self._items():
             try:
-                if isinstance(item, Slot):
+                if isinstance(item, list):
                     if self.error is None:
-                        self._write(item)
-                    self._free.put(item)
+                        self._writer.append_all([self._step(slot) for slot in item])
                 elif self.error is None or isinstance(getattr(item, "__self__", None), threading.Event):
                     item()
             except BaseException as error:  # whatever it is, training must hear of it
                 self.error = error
-                if isinstance(item, Slot):
-                    self._free.put(item)
+            if isinstance(item, list):
+                for slot in item:
+                    self._free.put(slot)
 
-    def _write(self, slot: Slot) -> None:
+    def _step(self, slot: Slot) -> Step:
         if slot.arrived is not None:
             slot.arrived()
         rows, record = {stream: slot.rows[stream] for stream in slot.filled}, slot.record
@@ -193,7 +216,11 @@ class Ring:
         given = [record[name] for name in self._scalars if name in record]
         finite = all(map(_finite, rows.values())) and all(map(math.isfinite, given)) and not record.get("skipped")
         batches = () if slot.batches is None else slot.batches()
-        self._writer.append(slot.step, {**record, "finite": finite}, rows, batches)
+        return Step(slot.step, {**record, "finite": finite}, rows, batches)
+
+
+def _nothing() -> None:
+    """In the place of work, where none waits."""
 
 
 def _finite(row: Array) -> bool:

@@ -6,6 +6,20 @@ import torch
 
 from tracer.errors import UsageError
 
+Scale = float | torch.Tensor  # a tensor, of no dimension, where the host does not know the number
+
+
+def unscaled(tensor: torch.Tensor, scale: Scale) -> torch.Tensor:
+    """``tensor`` divided by the loss scale, without waiting for a device."""
+    if isinstance(scale, torch.Tensor):
+        return tensor / scale.to(tensor.device, non_blocking=True)
+    return tensor if scale == 1.0 else tensor / scale
+
+
+def on_host(tensor: torch.Tensor) -> bool:
+    """Whether its value can be read without waiting for a device."""
+    return tensor.is_cpu
+
 
 class Scaling:
     """The loss scale of the present step, and whether the scaler left out an update.
@@ -19,17 +33,29 @@ class Scaling:
         self._optimizer = optimizer
         self._known = scaler is not None
         self._asked = False  # whether somebody else's scaler was looked for
-        self.scale = 1.0
+        self._round: object = None  # of the scaler, which makes a new dictionary in every update()
+        self.scale: Scale = 1.0
+
+    def backward_begins(self) -> None:
+        """Take note that a loss goes backward before the scaler's next ``update()``."""
+        if self._scaler is not None:
+            self._round = self._scaler._per_optimizer_states
 
     def dropped(self) -> bool:
-        """Read the scale anew; whether it is lower than before.
+        """Read the scale anew; whether the scaler's ``update()`` came after the last loss went backward.
 
-        GradScaler lowers its scale when it leaves out an update, and only then.
+        If the optimizer's step did not come in between, the scaler left it out. That, unlike the scale, which falls
+        then, can be known without waiting for a device.
         """
         if self._scaler is None:
             return False
-        before, self.scale = self.scale, float(self._scaler.get_scale())
-        return self.scale < before
+        scale = self._scaler._scale  # None before the first loss is scaled
+        if scale is None or on_host(scale):
+            self.scale = float(self._scaler.get_scale())
+        else:
+            self.scale = scale.clone()  # update() changes it in place
+        before, self._round = self._round, self._scaler._per_optimizer_states
+        return before is not None and before is not self._round
 
     def require_unscaled(self, step: int) -> None:
         """Raise :class:`UsageError` if the gradients are still multiplied by the loss scale."""

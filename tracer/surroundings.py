@@ -2,6 +2,7 @@
 
 import ctypes
 import random
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ import numpy as np
 import torch
 
 Generator = torch.Generator | np.random.Generator | random.Random
+
+# most attributes of a module are of these types, and to ask torch whether each is a tensor takes longer than the rest
+_PLAIN = frozenset({type(None), bool, int, float, str, tuple, list, set, dict, OrderedDict})
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,8 @@ class Surroundings:
         for module in _modules(self.model):
             attributes, buffers = module.__dict__.copy(), dict(module._buffers)
             modules.append((module, module.training, attributes, buffers))
-            held = [v for v in (*buffers.values(), *attributes.values()) if isinstance(v, torch.Tensor)]
-            tensors.update({id(v): v for v in held if not v.requires_grad})
+            held = [v for v in (*buffers.values(), *attributes.values()) if type(v) not in _PLAIN]
+            tensors.update({id(v): v for v in held if isinstance(v, torch.Tensor) and not v.requires_grad})
         numpy_state = np.random.get_state(legacy=False)
         one_kept = numpy_state["has_gauss"]  # normal numbers are made in twos; the second is not among the words
         return Moment(

@@ -14,9 +14,10 @@ import numpy as np
 
 from tests.benchmarks.measure import Session, at_least, at_most
 from tests.by_hand import manifest
+from tracer.ring import slots_for
 from tracer.store.chunk_writer import Rows
 from tracer.store.files import sync
-from tracer.store.run_writer import CHUNK_BYTES, RunWriter
+from tracer.store.run_writer import CHUNK_BYTES, RunWriter, Step
 
 MEMORY = Path("/dev/shm")
 WAITING = Path("/proc/thread-self/schedstat")
@@ -27,9 +28,16 @@ RECORD = {"time_ns": 1, "finite": True, "loss": 1.0, "epoch": 0, "batch": 0, "hy
 
 
 class Writing:
-    """The same steps, x and g, written by Lemmata and by ``os.write``; whole chunks, so that both end in a sync."""
+    """The same steps, x and g, written by Lemmata and by ``os.write``; whole chunks, so that both end in a sync.
 
-    def __init__(self, folder: Path, size: int, least_bytes: int, chunk_bytes: int = CHUNK_BYTES) -> None:
+    Args:
+        together: steps that are handed over at once.
+    """
+
+    def __init__(
+        self, folder: Path, size: int, least_bytes: int, chunk_bytes: int = CHUNK_BYTES, together: int = 1
+    ) -> None:
+        self.together = together
         random = np.random.default_rng(0)
         pool = max(1, min(4, (64 << 20) // (8 * size)))
         self.rows: list[Rows] = [{s: random.standard_normal(size, np.float32) for s in ("x", "g")} for _ in range(pool)]
@@ -49,8 +57,9 @@ class Writing:
         run = self.folder / "run"
         writer = RunWriter(run, manifest("run", (self.size,), streams=("x", "g")), self.chunk_bytes)
         begin, cpu = time.perf_counter(), time.thread_time()
-        for step, rows in enumerate(self._steps()):
-            writer.append(step, RECORD, rows)  # the last one fills its chunk and seals it
+        steps = (Step(step, RECORD, rows) for step, rows in enumerate(self._steps()))
+        while batch := tuple(islice(steps, self.together)):
+            writer.append_all(batch)  # the last one fills its chunk and seals it
         seconds = time.perf_counter() - begin
         self.cpu["lemmata"].append(time.thread_time() - cpu)
         writer.close("finished")
@@ -101,15 +110,22 @@ def run(session: Session) -> None:
 
 
 def _rate(session: Session, place: str, folder: Path, size: int) -> None:
-    writing = Writing(folder, size, *((1 << 18, 1 << 17) if session.quick else (128 << 20,)))
-    setting = f"{place}, d = {size:,}"
+    """One step at a time, and as many as wait in a ring on average while the disk is slower than training."""
+    for together in (1, slots_for(8 * size) // 2):
+        _rate_of(session, place, folder, size, together)
+
+
+def _rate_of(session: Session, place: str, folder: Path, size: int, together: int) -> None:
+    writing = Writing(folder, size, *((1 << 18, 1 << 17) if session.quick else (128 << 20,)), together=together)
+    handed = "step by step" if together == 1 else f"{together} steps at a time, as from a ring that is behind"
+    setting = f"{place}, d = {size:,}, {handed}"
     pairs = session.rounds(PAIRS)
     found = session.take_turns(f"sealing, {setting}", {"lemmata": writing.lemmata, "raw": writing.raw}, pairs)
     target = 0.75 if size == 10_000 else TARGETS[place]
     session.add("sealing", setting, "rate, lemmata / os.write", found["raw"] / found["lemmata"], at_least(target))
     cpu = {name: np.array(values[-pairs:]) for name, values in writing.cpu.items()}
     session.add("sealing", setting, "processor time, lemmata / os.write", cpu["lemmata"] / cpu["raw"], at_most(1.25))
-    if place != "disk":
+    if place != "disk" and together == 1:
         share = [writing.file_bytes / writing.logical_bytes]
         session.add("sealing", setting, "file bytes / bytes of the vectors", share, at_most(1.01))
 

@@ -26,7 +26,8 @@ are over steps, and a figure with n = 1 is made of medians or of sums over all r
   may leave half a row. *A copy in memory* writes no file at all: it is the least a recorder can cost, and its p99 / p50
   is what this machine does to any short call.
 - **sealing**: the store alone, without torch: hash, write, commit and seal over a bare `os.write` of the same bytes,
-  both synced at the end of a chunk. *Processor time* is that of the writing thread. *Blocked* is the time in which a
+  both synced at the end of a chunk; step by step, and several steps at a time, as the writer takes them when the disk
+  is slower than training. *Processor time* is that of the writing thread. *Blocked* is the time in which a
   thread that only counts waits for the interpreter while another writes as fast as it can; on a busy machine the
   writer cannot write fast, and the share comes out too small.
 - **reading**: warm files. *Verified* hashes every row, and *reduced* gives all tables of the geometry, on as many cores
@@ -54,7 +55,9 @@ NOT_MEASURED = """\
 - **Cockpit** (`cockpit-for-pytorch` 1.0.2): `pip install --dry-run` finds versions that go with torch 2.13. Importing
   it fails (`No module named 'pkg_resources'`) until setuptools is taken back below 81. It computes statistics of
   gradients through BackPACK and keeps neither x nor g, so it is no peer in a table of recorders, and was not timed.
-- Transfer from a GPU, power loss, and files that are not in the page cache.
+- Transfer from a GPU: there was none. `python -m tests.test_cuda` tests it and prints the capture table of a ResNet-18
+  and of a model of GPT-2's size.
+- Power loss, and files that are not in the page cache.
 """
 
 

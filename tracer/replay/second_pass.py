@@ -22,7 +22,7 @@ import torch
 
 from tracer.errors import LemmataError, UsageError
 from tracer.losses import Losses, differentiable
-from tracer.probe import Closure, ask, frozen
+from tracer.probe import Closure, Move, ask, frozen
 from tracer.ranks import Ranks
 from tracer.replay.agreement import Agreement
 from tracer.replay.at_reference import AtReference
@@ -128,12 +128,12 @@ class SecondPass(Untraced):
         answers = {}
         for question in self._questions:
             if self._place(question, row):
-                at = (self._subject.parameters, self._views[question.table])
+                at = Move(self._subject.parameters, self._views[question.table])
                 answers[question.table] = ask(
                     frozen(closure), self._subject.parameters, self._surroundings, at=at, scale=self._scaling.scale
                 )
         loss = differentiable(closure())
-        self._losses.add(loss, answers, None, self._scaling.scale, lambda: None)
+        self._losses.add(loss, answers, None, self._scaling.scale, self._scaling.backward_begins)
         return loss
 
     def close(self) -> None:

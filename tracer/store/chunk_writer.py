@@ -2,15 +2,16 @@
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from tracer.store.batches import BatchWriter
-from tracer.store.files import ASIDE, pwrite, pwrite_hashed, reserve, sync, sync_directory, write_aside
+from tracer.store.files import ASIDE, pwrite, pwrite_rows, reserve, sync, sync_directory, write_aside
 from tracer.store.header import Header
 from tracer.store.layout import OPEN, Bytes, Layout, chunk_name, digest, seal_record
 from tracer.store.minibatch import Message
@@ -18,6 +19,19 @@ from tracer.store.record_messages import RecordMessages, Row
 from tracer.store.skeleton import Skeleton
 
 Rows = dict[str, npt.NDArray[np.generic]]
+
+
+class Encoded(NamedTuple):
+    """One step for a chunk: its record as a message and as values, and the message of its minibatch.
+
+    ``rows`` maps stream names to vectors of shape ``(d,)``; ``batches`` is empty where the layout has no minibatches.
+    """
+
+    step: int
+    message: bytes
+    values: Row
+    rows: Rows
+    batches: Message = ()
 
 
 class ChunkWriter:
@@ -62,31 +76,36 @@ class ChunkWriter:
         return self._minibatches.end if self._minibatches else 0
 
     @property
-    def full(self) -> bool:
-        """Whether every row is taken."""
-        return self.rows == self.skeleton.rows
+    def room(self) -> int:
+        """How many more steps fit."""
+        return self.skeleton.rows - self.rows
 
-    def write(self, step: int, message: bytes, values: Row, rows: Rows, batches: Message = ()) -> None:
-        """Append one step: its record as a message and as values; ``rows`` maps stream names to shape ``(d,)``.
+    def write(self, steps: Sequence[Encoded]) -> None:
+        """Append steps, no more than there is room for; all are acknowledged together.
 
-        ``batches`` is the message of its minibatch where the layout has minibatches.
+        First the vectors, then the records, then the commit records of all of them: a process that dies in between has
+        acknowledged as many of them as have a whole commit record, in order.
         """
-        if os.fstat(self._file).st_nlink == 0:  # writing on would succeed, into nothing
+        if not os.fstat(self._file).st_nlink:  # writing on would succeed, into nothing
             raise FileNotFoundError(
                 errno.ENOENT, "the file was removed while it was being recorded", str(self._vectors)
             )
-        header, down, hashes = self.skeleton.header, self.rows * self.layout.row_bytes, {}
-        for stream, row in rows.items():
-            hashes[stream] = pwrite_hashed(self._file, row, header.streams[stream] + down)
-        pwrite(self._record_file, message, self._end)
-        end = self._end + len(message)
-        written = self._minibatches.write(batches) if self._minibatches else ()
-        commit = self.layout.commit_record(step, digest(message), end, hashes, written)
-        pwrite(self._file, commit, header.commit + self.rows * len(commit))
-        self._commits += commit
-        self._values.append(values)
+        header, row_bytes = self.skeleton.header, self.layout.row_bytes
+        hashes = [
+            pwrite_rows(self._file, [s.rows.get(stream) for s in steps], place + self.rows * row_bytes, row_bytes)
+            for stream, place in header.streams.items()
+        ]
+        pwrite(self._record_file, b"".join([s.message for s in steps]), self._end)
+        commits, end = b"", self._end
+        for i, step in enumerate(steps):
+            end += len(step.message)
+            written = self._minibatches.write(step.batches) if self._minibatches else ()
+            commits += self.layout.commit_record(step.step, digest(step.message), end, [h[i] for h in hashes], written)
+        pwrite(self._file, commits, header.commit + self.rows * self.layout.commit.itemsize)
+        self._commits += commits
+        self._values += [s.values for s in steps]
         self._end = end
-        self.rows += 1
+        self.rows += len(steps)
 
     def flush(self) -> None:
         """Bring every acknowledged step to the disk, so that it survives a power loss too."""

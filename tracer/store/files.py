@@ -1,6 +1,7 @@
 """Files that are whole or absent: write aside, sync, rename, sync the directory."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import xxhash
@@ -18,7 +19,7 @@ def pwrite(descriptor: int, data: Bytes, offset: int) -> None:
     third of the writing speed, and most of the time in which a reader maps the file.
     """
     view, at = memoryview(data), 0
-    if view.nbytes <= _piece(offset):
+    if view.nbytes <= PIECE - offset % PIECE:
         at = os.pwrite(descriptor, view, offset)
         if at == view.nbytes:
             return
@@ -32,11 +33,12 @@ def pwrite_hashed(descriptor: int, data: Bytes, offset: int) -> list[int]:
 
     Each piece is hashed just after it is written, so that it comes into the cache once.
     """
-    view = memoryview(data).cast("B")
-    size = len(view)
+    view = memoryview(data)
+    size = view.nbytes
     if size <= PIECE:
         pwrite(descriptor, view, offset)
         return [digest(view)]
+    view = view.cast("B")
     hashes = []
     for begin in range(0, size, SLICE_BYTES):
         end, at, state = min(begin + SLICE_BYTES, size), begin, xxhash.xxh3_64()
@@ -47,6 +49,20 @@ def pwrite_hashed(descriptor: int, data: Bytes, offset: int) -> list[int]:
             at += len(piece)
         hashes.append(state.intdigest())
     return hashes
+
+
+def pwrite_rows(descriptor: int, rows: Sequence[Bytes | None], offset: int, row_bytes: int) -> list[list[int] | None]:
+    """Write rows of ``row_bytes`` bytes one behind the other, leaving out those that are None; their hashes by slice.
+
+    Short rows go in one system call, and between system calls other threads take the interpreter.
+    """
+    whole, together = [row for row in rows if row is not None], len(rows) * row_bytes
+    possible = 1 < len(rows) == len(whole) and together <= _piece(offset) and hasattr(os, "pwritev")
+    if possible and os.pwritev(descriptor, whole, offset) == together:
+        return [[digest(row)] for row in whole]
+    return [
+        None if row is None else pwrite_hashed(descriptor, row, offset + i * row_bytes) for i, row in enumerate(rows)
+    ]
 
 
 def _piece(offset: int) -> int:

@@ -2,6 +2,7 @@
 
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -127,19 +128,25 @@ class Layout:
         )
 
     def commit_record(
-        self, step: int, record: int, end: int, hashes: dict[str, list[int]], batches: tuple[int, ...] = ()
+        self, step: int, record: int, end: int, hashes: Sequence[list[int] | None], batches: tuple[int, ...] = ()
     ) -> bytes:
-        """Bytes of a commit record; ``record`` and ``end`` as in commit, ``hashes`` of each row's slices.
+        """Bytes of a commit record; ``record`` and ``end`` as in commit, ``hashes`` of each stream's slices or None.
 
         ``batches`` are its last two fields where minibatches are recorded.
         """
-        present, words = 0, []
-        for i, stream in enumerate(self.streams):
-            present |= (stream in hashes) << i
-            words += hashes.get(stream) or [0] * len(self.slices)
-        words += batches
-        body = struct.pack(f"<{4 + len(words)}Q", step + 1, present, record, end, *words)
+        words = [step + 1, 0, record, end]
+        for i, found in enumerate(hashes):
+            if found is None:
+                words += [0] * len(self.slices)
+            else:
+                words[1] |= 1 << i
+                words += found
+        body = self._commit_words.pack(*words, *batches)
         return body + digest(body).to_bytes(8, "little")
+
+    @cached_property
+    def _commit_words(self) -> struct.Struct:
+        return struct.Struct(f"<{self.commit.itemsize // 8 - 1}Q")
 
 
 def commit_checks(commits: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:

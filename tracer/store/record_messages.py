@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from tracer.errors import UsageError
+
 Row = tuple[Any, ...]  # a step record's values in the order of the schema, None for null
 
 _CODES: dict[str, tuple[str, tuple[type, ...]]] = {  # Arrow's type to struct's letter, and what packs as pyarrow would
@@ -38,30 +40,42 @@ class _Template:
         return self.head + self.pack(*self.chosen(row))
 
 
+@dataclass(frozen=True)
+class _Pattern:
+    """Records with the same names in the same order and values of the same types.
+
+    ``row`` puts their values, and a None behind them, into the order of the schema.
+    """
+
+    row: Callable[[Row], Row]
+    template: _Template | None  # None where only pyarrow can
+
+
 class RecordMessages:
     """Encodes step records of one schema, and gathers them into a table."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self.schema = schema
         self._names = tuple(schema.names)
-        self._templates: dict[tuple[type, ...], _Template | None] = {}
+        self._patterns: dict[tuple[Any, ...], _Pattern] = {}
         self._batch((None,) * len(self._names))  # pyarrow's first call imports for 0.2 s: now, not beside training
 
     def encode(self, record: Mapping[str, Any]) -> tuple[bytes, Row]:
         """The message of one step record, the bytes that pyarrow would write, and the values that are in it.
 
         Raises:
+            UsageError: the record has a column that the schema lacks.
             pa.ArrowInvalid, OverflowError: a value does not fit its column.
         """
-        row = tuple(map(record.get, self._names))
-        kinds = tuple(map(type, row))
-        try:
-            template = self._templates[kinds]
-        except KeyError:
-            template = self._templates[kinds] = self._template(kinds)
-        if template is not None:
+        values = (*record.values(), None)
+        key = (*record, *map(type, values))
+        pattern = self._patterns.get(key)
+        if pattern is None:
+            pattern = self._patterns[key] = self._pattern(tuple(record), values)
+        row = pattern.row(values)
+        if pattern.template is not None:
             try:
-                return template.message(row), row
+                return pattern.template.message(row), row
             except struct.error:  # too large for its column: pyarrow has the words for it
                 pass
         batch = self._batch(row)
@@ -76,6 +90,12 @@ class RecordMessages:
     def _batch(self, row: Row) -> pa.RecordBatch:
         arrays = [pa.array([value], field.type) for value, field in zip(row, self.schema, strict=True)]
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+    def _pattern(self, names: tuple[str, ...], values: Row) -> _Pattern:
+        if unknown := sorted(set(names) - set(self._names)):
+            raise UsageError(f"step record has unknown columns {unknown}; known are {list(self._names)}.")
+        row = itemgetter(*(names.index(name) if name in names else -1 for name in self._names))
+        return _Pattern(row, self._template(tuple(map(type, row(values)))))
 
     def _template(self, kinds: tuple[type, ...]) -> _Template | None:
         """How to make messages of this pattern, or None where only pyarrow can."""
