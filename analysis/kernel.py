@@ -86,7 +86,8 @@ def _larger(_: Any, a: Any, b: Any) -> Any:
 
 
 @_jit
-def _pair(x: Array, y: Array, g: Array, h: Array, out: Array) -> None:
+def pair(x: Array, y: Array, g: Array, h: Array, out: Array) -> None:
+    """Add to ``out`` eight products, the 1-norms of g and g − h, and the largest of d: what a pair has to say."""
     dd = gxd = gyd = qd = qq = gg = hh = gh = g_sum = q_sum = largest = 0.0
     for i in range(x.size):
         u, v = np.float64(g[i]), np.float64(h[i])
@@ -222,7 +223,7 @@ def rows(v: Vectors, b: Behind, c: Carried, refs: Array, pieces: Array, out: Arr
             h = v.h[t][i:j] if v.has_h[t] else gp  # unpaired: the gradient of the step before, on another minibatch
             if c.opens[t]:
                 _open(x, c.xw[i:j], c.past[i:j], c.window[i:j])
-            _pair(x, y, g, h, out[t, k])
+            pair(x, y, g, h, out[t, k])
             _along(x, y, w, g, gp, c.x0[i:j], c.xw[i:j], c.past[i:j], c.window[i:j], out[t, k, 11:])
             if b.has_a if t == 0 else v.has_a[t - 1]:
                 _next(x, y, (v.a[t - 1] if t > 0 else b.a)[i:j], gp, out[t, k, 21:])
