@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 import numpy.typing as npt
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import float64
+from numba.extending import intrinsic
 
 PIECE = 1 << 13  # elements; the vectors of a piece fit the cache
 
@@ -45,13 +48,14 @@ class Behind(NamedTuple):
 class Carried(NamedTuple):
     """What grows along a stretch of steps; the kernel brings it up to date.
 
-    ``x0`` is the first point and ``total`` the sum of all gradients so far, ``xw`` and ``window`` the same since the
-    window opened; shape ``(d,)``, sums in float64. ``opens`` says at which of the ``n`` steps a window begins.
+    ``x0`` is the first point, ``xw`` the one where the window opened, ``past`` the sum of all gradients before that and
+    ``window`` of those since; shape ``(d,)``, sums in float64. ``opens`` says at which of the ``n`` steps a window
+    begins.
     """
 
     x0: Array
     xw: Array
-    total: Array
+    past: Array
     window: Array
     opens: Array
 
@@ -65,29 +69,29 @@ def cuts(sizes: list[int]) -> npt.NDArray[np.int64]:
     return np.array(found, np.int64).reshape(-1, 3)
 
 
+@intrinsic
+def _larger(_: Any, a: Any, b: Any) -> Any:
+    """The larger one of two numbers; of a NaN, anything. The loops that follow are vectorised only because of that."""
+
+    def call(__: Any, builder: Any, ___: Any, numbers: Any) -> Any:
+        double = ir.DoubleType()
+        function = builder.module.declare_intrinsic("llvm.maxnum", [double], ir.FunctionType(double, [double, double]))
+        return builder.call(function, numbers, fastmath=("nnan", "nsz"))
+
+    return float64(float64, float64), call
+
+
+# A step takes two loops. In one, the sums would not fit the sixteen registers, and each would go to memory and back for
+# every number: 2.4 times the time.
+
+
 @_jit
-def _step(
-    x: Array,
-    y: Array,
-    w: Array,
-    g: Array,
-    h: Array,
-    gp: Array,
-    x0: Array,
-    xw: Array,
-    total: Array,
-    window: Array,
-    out: Array,
-) -> None:
-    dd = gxd = gyd = qd = qq = gg = hh = gh = xx = gx = xd = g1 = d1 = gpd = 0.0
-    g_sum = q_sum = tt = moved = ww = mm = 0.0
-    largest = np.int64(0)  # of the bits: non-negative numbers are in the order of their bits, NaN the largest
+def pair(x: Array, y: Array, g: Array, h: Array, out: Array) -> None:
+    """Add to ``out`` eight products, the 1-norms of g and g − h, and the largest of d: what a pair has to say."""
+    dd = gxd = gyd = qd = qq = gg = hh = gh = g_sum = q_sum = largest = 0.0
     for i in range(x.size):
-        a, b = np.float64(x[i]), np.float64(y[i])
-        u, v, before = np.float64(g[i]), np.float64(h[i]), np.float64(gp[i])
-        d, q, m = a - b, u - v, a - np.float64(xw[i])
-        t, s = total[i] + u, window[i] + u
-        total[i], window[i] = t, s
+        u, v = np.float64(g[i]), np.float64(h[i])
+        d, q = np.float64(x[i]) - np.float64(y[i]), u - v
         dd += d * d
         gxd += u * d
         gyd += v * d
@@ -96,23 +100,47 @@ def _step(
         gg += u * u
         hh += v * v
         gh += u * v
+        g_sum += abs(u)
+        q_sum += abs(q)
+        largest = _larger(largest, abs(d))  # type: ignore[call-arg]
+    for k, part in enumerate((dd, gxd, gyd, qd, qq, gg, hh, gh, g_sum, q_sum)):
+        out[k] += part
+    if np.isnan(dd):  # then a difference was
+        out[10] = np.nan
+    elif not np.isnan(out[10]):
+        out[10] = max(out[10], largest)
+
+
+@_jit
+def _along(
+    x: Array, y: Array, w: Array, g: Array, gp: Array, x0: Array, xw: Array, past: Array, window: Array, out: Array
+) -> None:
+    xx = gx = xd = g1 = d1 = gpd = tt = moved = ww = mm = 0.0
+    for i in range(x.size):
+        a, b, u, before = np.float64(x[i]), np.float64(y[i]), np.float64(g[i]), np.float64(gp[i])
+        d, m, s = a - b, a - np.float64(xw[i]), window[i] + u
+        window[i] = s
+        t = past[i] + s
         xx += a * a
         gx += u * a
         xd += a * d
         g1 += u * before
         d1 += d * (b - np.float64(w[i]))
         gpd += before * d
-        largest = max(largest, np.float64(abs(d)).view(np.int64))
-        g_sum += abs(u)
-        q_sum += abs(q)
         tt += t * t
         moved += u * (a - np.float64(x0[i]))
         ww += s * s
         mm += m * m
-    sums = (dd, gxd, gyd, qd, qq, gg, hh, gh, xx, gx, xd, g1, d1, gpd, g_sum, q_sum, tt, moved, ww, mm)
-    for k, part in enumerate(sums):
+    for k, part in enumerate((xx, gx, xd, g1, d1, gpd, tt, moved, ww, mm)):
         out[k] += part
-    out[20] = np.int64(max(largest, np.float64(out[20]).view(np.int64))).view(np.float64)
+
+
+@_jit
+def _open(x: Array, xw: Array, past: Array, window: Array) -> None:
+    for i in range(x.size):
+        xw[i] = x[i]
+        past[i] += window[i]
+        window[i] = 0.0
 
 
 @_jit
@@ -143,13 +171,12 @@ def _halves(a: Array, b: Array, out: Array) -> None:
 
 
 @_jit
-def _references(x: Array, y: Array, g: Array, r0: Array, r1: Array, r2: Array, r3: Array, out: Array) -> None:
-    dd = e0e0 = g_e0 = d_e0 = e1e1 = g_e1 = d_e1 = e2e2 = g_e2 = d_e2 = e3e3 = g_e3 = d_e3 = 0.0
-    for i in range(x.size):  # four at a time: what they share is read and converted once
+def _three(x: Array, y: Array, g: Array, r0: Array, r1: Array, r2: Array, out: Array) -> None:
+    e0e0 = g_e0 = d_e0 = e1e1 = g_e1 = d_e1 = e2e2 = g_e2 = d_e2 = 0.0
+    for i in range(x.size):  # what they share is read and converted once; with a fourth, the registers do not suffice
         a, u = np.float64(x[i]), np.float64(g[i])
-        d, e0, e1 = a - np.float64(y[i]), a - np.float64(r0[i]), a - np.float64(r1[i])
-        e2, e3 = a - np.float64(r2[i]), a - np.float64(r3[i])
-        dd += d * d
+        d = a - np.float64(y[i])
+        e0, e1, e2 = a - np.float64(r0[i]), a - np.float64(r1[i]), a - np.float64(r2[i])
         e0e0 += e0 * e0
         g_e0 += u * e0
         d_e0 += d * e0
@@ -159,13 +186,27 @@ def _references(x: Array, y: Array, g: Array, r0: Array, r1: Array, r2: Array, r
         e2e2 += e2 * e2
         g_e2 += u * e2
         d_e2 += d * e2
-        e3e3 += e3 * e3
-        g_e3 += u * e3
-        d_e3 += d * e3
-    for j, (ee, ge, de) in enumerate(((e0e0, g_e0, d_e0), (e1e1, g_e1, d_e1), (e2e2, g_e2, d_e2), (e3e3, g_e3, d_e3))):
-        out[j, 0] += ee
-        out[j, 1] += ge
-        out[j, 2] += de - dd  # ⟨y − r, d⟩
+    for j, parts in enumerate(((e0e0, g_e0, d_e0), (e1e1, g_e1, d_e1), (e2e2, g_e2, d_e2))):
+        for k, part in enumerate(parts):
+            out[j, k] += part
+
+
+@_jit
+def _two(x: Array, y: Array, g: Array, r0: Array, r1: Array, out: Array) -> None:
+    e0e0 = g_e0 = d_e0 = e1e1 = g_e1 = d_e1 = 0.0
+    for i in range(x.size):
+        a, u = np.float64(x[i]), np.float64(g[i])
+        d = a - np.float64(y[i])
+        e0, e1 = a - np.float64(r0[i]), a - np.float64(r1[i])
+        e0e0 += e0 * e0
+        g_e0 += u * e0
+        d_e0 += d * e0
+        e1e1 += e1 * e1
+        g_e1 += u * e1
+        d_e1 += d * e1
+    for j, parts in enumerate(((e0e0, g_e0, d_e0), (e1e1, g_e1, d_e1))):
+        for k, part in enumerate(parts):
+            out[j, k] += part
 
 
 @_jit
@@ -181,13 +222,19 @@ def rows(v: Vectors, b: Behind, c: Carried, refs: Array, pieces: Array, out: Arr
             gp = (v.g[t - 1] if t > 0 else b.g)[i:j]
             h = v.h[t][i:j] if v.has_h[t] else gp  # unpaired: the gradient of the step before, on another minibatch
             if c.opens[t]:
-                c.window[i:j] = 0.0
-                c.xw[i:j] = x
-            _step(x, y, w, g, h, gp, c.x0[i:j], c.xw[i:j], c.total[i:j], c.window[i:j], out[t, k])
+                _open(x, c.xw[i:j], c.past[i:j], c.window[i:j])
+            pair(x, y, g, h, out[t, k])
+            _along(x, y, w, g, gp, c.x0[i:j], c.xw[i:j], c.past[i:j], c.window[i:j], out[t, k, 11:])
             if b.has_a if t == 0 else v.has_a[t - 1]:
                 _next(x, y, (v.a[t - 1] if t > 0 else b.a)[i:j], gp, out[t, k, 21:])
             if v.has_halves[t]:
                 _halves(v.ga[t][i:j], v.gb[t][i:j], out[t, k, 26:])
-            for r in range(0, last + 1, 4):
-                r1, r2, r3 = min(r + 1, last), min(r + 2, last), min(r + 3, last)
-                _references(x, y, g, refs[r, i:j], refs[r1, i:j], refs[r2, i:j], refs[r3, i:j], ref[t, k, r : r + 4])
+            r = 0
+            while r <= last:
+                left, r1 = last + 1 - r, min(r + 1, last)
+                if left == 3 or left > 4:
+                    _three(x, y, g, refs[r, i:j], refs[r1, i:j], refs[r + 2, i:j], ref[t, k, r : r + 3])
+                    r += 3
+                else:
+                    _two(x, y, g, refs[r, i:j], refs[r1, i:j], ref[t, k, r : r + 2])
+                    r += 2

@@ -41,14 +41,14 @@ class Along:
     def __init__(self, parameters: int, dtype: str, columns: slice = slice(None)) -> None:
         self._columns = columns
         self._x0, self._xw = np.zeros(parameters, dtype), np.zeros(parameters, dtype)
-        self._total, self._window = np.zeros(parameters), np.zeros(parameters)
+        self._past, self._window = np.zeros(parameters), np.zeros(parameters)
 
     def carried(self, segment: Segment) -> Carried:
         """What the kernel carries on through ``segment``."""
         if segment.before is None:
             self._x0[self._columns] = segment.streams["x"][0][self._columns]
-            self._total[self._columns] = 0
-        return Carried(self._x0, self._xw, self._total, self._window, opening(segment))
+            self._past[self._columns] = self._window[self._columns] = 0
+        return Carried(self._x0, self._xw, self._past, self._window, opening(segment))
 
 
 class Path:

@@ -7,11 +7,12 @@ from analysis.kernel import Array, Behind, Carried, Vectors, rows
 from analysis.spread import THREADS, Spread, parts_of
 
 PAIR = ("d_d", "gx_d", "gy_d", "dg_d", "dg_dg", "gx_gx", "gy_gy", "gx_gy")
-PATH = ("x_x", "g_x", "x_d", "g_gprev", "d_dprev")
-ALONG = ("gprev_d", "g_sum", "dg_sum", "gsum_gsum", "g_moved", "wsum_wsum", "wmove_wmove", "d_max")
+NORMS = ("g_sum", "dg_sum", "d_max")
+PATH = ("x_x", "g_x", "x_d", "g_gprev", "d_dprev", "gprev_d")
+ALONG = ("gsum_gsum", "g_moved", "wsum_wsum", "wmove_wmove")
 NEXT = tuple(f"next {name}" for name in ("gx_d", "dg_d", "dg_dg", "gx_gx", "gx_gy"))
 HALVES = ("ga_gb", "ga_ga", "gb_gb")
-PRODUCTS = (*PAIR, *PATH, *ALONG, *NEXT, *HALVES)
+PRODUCTS = (*PAIR, *NORMS, *PATH, *ALONG, *NEXT, *HALVES)
 """Names of the products of a step; d = x_t − x_{t−1}, gx = g_t, gy the look-back gradient or else g_{t−1}.
 
 ``next …`` is about the pair that the step before made, with gx that step's look-ahead gradient. ``g_moved`` is
@@ -56,8 +57,9 @@ def products(
     def part(of_pieces: Array) -> tuple[Floats, Floats]:
         first, last = int(of_pieces[0, 0]), int(of_pieces[-1, 0])  # blocks: most parts have few of them
         sums = np.zeros((n, last - first + 1, len(PRODUCTS)))
-        to = np.zeros((n, last - first + 1, k + -k % 4, len(TO_REFERENCE)))  # the kernel takes four at a time
+        to = np.zeros((n, last - first + 1, k + (k == 1), len(TO_REFERENCE)))  # the kernel takes two or three at a time
         rows(frozen, before, carried, points, of_pieces - [first, 0, 0], sums, to)
+        to[..., 2] -= sums[..., :1]  # ⟨y − r, d⟩ = ⟨x − r, d⟩ − ‖d‖²
         return sums, to[:, :, :k]
 
     out, ref = np.zeros((n, blocks, len(PRODUCTS))), np.zeros((n, blocks, k, len(TO_REFERENCE)))

@@ -10,7 +10,7 @@ import polars as pl
 import torch
 
 from analysis.geometry import geometry
-from analysis.kernel import PIECE, Array, Behind, Carried, Vectors, cuts
+from analysis.kernel import PIECE, Array, Behind, Carried, Vectors, cuts, pair
 from analysis.path import WINDOW
 from analysis.products import PAIR, products
 from analysis.references import REFERENCES, find_points
@@ -57,7 +57,8 @@ def _compare(session: Session, size: int, steps: int) -> None:
         "everything": timed(lambda: _reduced(run_path, REFERENCES)),
         "torch pairs": timed(lambda: _torch_loop(folder / "torch", steps)),
         "torch everything": timed(lambda: _torch_everything(folder / "torch", steps, points)),
-        "kernel pairs": timed(lambda: _kernel(rows, sizes, points[:0])),
+        "kernel pairs": timed(lambda: _pairs(rows)),
+        "kernel path": timed(lambda: _kernel(rows, sizes, points[:0])),
         "kernel everything": timed(lambda: _kernel(rows, sizes, points)),
         "kernel cached": timed(lambda: _kernel_cached(rows)),
         "memory": timed(lambda: [_sum(v) for v in rows.values()]),
@@ -73,8 +74,9 @@ def _compare(session: Session, size: int, steps: int) -> None:
     add("rate, verified read / bare read()", "verified", "read")
     add("rate, read, verified and reduced without references / bare read()", "pairs", "read", 0.6)
     add("rate, read, verified and reduced with seven references / bare read()", "everything", "read")
-    add("rate, kernel without references / one read of the same memory", "kernel pairs", "memory", 0.75)
-    add("rate, kernel without references / the same sums over vectors in the cache", "kernel pairs", "kernel cached")
+    add("rate, kernel, the pairs alone / one read of the same memory", "kernel pairs", "memory", 0.75)
+    add("rate, kernel, pairs and path / one read of the same memory", "kernel path", "memory", 0.75)
+    add("rate, kernel, pairs and path in the cache / one read of the same memory", "kernel cached", "memory")
     add("rate, kernel with seven references / one read of the same memory", "kernel everything", "memory")
     add("rate, reduced without references / a loop over torch.save files, pairs alone", "pairs", "torch pairs")
     add("rate, reduced / a loop over torch.save files, the same numbers", "everything", "torch everything", 10)
@@ -123,6 +125,19 @@ def _kernel(rows: dict[str, Rows], sizes: tuple[int, ...], references: Rows, tim
     carried = Carried(x[0].copy(), x[0].copy(), np.zeros(d), np.zeros(d), opens)
     for _ in range(times):
         products(vectors, behind, carried, references, cuts(list(sizes)), len(sizes), _ALONE)
+
+
+@numba.njit(nogil=True, cache=True)
+def _pairs_of(x: Rows, g: Rows, h: Rows, out: Array) -> None:
+    for i in range(0, x.shape[1], PIECE):
+        j = min(i + PIECE, x.shape[1])
+        for t in range(1, x.shape[0]):
+            pair(x[t][i:j], x[t - 1][i:j], g[t][i:j], h[t][i:j], out[t])
+
+
+def _pairs(rows: dict[str, Rows]) -> None:
+    """What the kernel does for the geometry table, without the path: eight products of each pair, and three norms."""
+    _pairs_of(rows["x"], rows["g"], rows["h"], np.zeros((len(rows["x"]), 11)))
 
 
 def _kernel_cached(rows: dict[str, Rows]) -> None:

@@ -132,8 +132,10 @@ def _rows(trace: Trace, start: int, stop: int, verify: bool) -> Iterator[Array]:
 
 def _random(first: Array, last: Array) -> Array:
     direction = np.random.default_rng(SEED).standard_normal(len(first), np.float32).astype(np.float64)
-    distance = np.linalg.norm(np.subtract(last, first, dtype=np.float64))
-    direction *= distance / np.linalg.norm(direction)
+    moved = np.subtract(last, first, dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):  # of a run that diverged
+        # summed by numpy itself: BLAS adds in another order where it has other threads, as another process may
+        direction *= np.sqrt(np.square(moved).sum() / np.square(direction).sum())
     return np.asarray(first + direction)
 
 
