@@ -46,7 +46,7 @@ from analysis.tables import TableStore
 from pipeline import checks, lineage, pages, proof_asset
 from pipeline.archives import here
 from pipeline.executors import sharers
-from pipeline.instance import PARTITIONS
+from pipeline.ranges import node_of, run_asset
 from pipeline.results import (
     content,
     current_verdicts,
@@ -61,14 +61,13 @@ from pipeline.results import (
     write_drawing,
     write_plates,
 )
-from pipeline.stale import Node, StampedStore, version_of
+from pipeline.stale import StampedStore, version_of
 from tracer.errors import FormatError
 from tracer.store import Trace, home, verify
 from tracer.store.layout import VERSION
 
 ALL_PROOFS = all_proofs()
 REPLAYS = "replays"  # the asset of :mod:`pipeline.replay_asset`
-RUNS = dg.DynamicPartitionsDefinition(name=PARTITIONS)
 if TYPE_CHECKING:
     Result: TypeAlias = dg.MaterializeResult[None]
 else:
@@ -97,10 +96,7 @@ def store(run_id: str) -> TableStore:
 
 def stamped(context: dg.AssetExecutionContext) -> StampedStore:
     """Tables of the run of this partition, for the asset that writes some: they say what they were computed from."""
-    key = context.asset_key
-    inputs = sorted(parent.path[-1] for parent in context.assets_def.asset_deps[key])
-    code = context.assets_def.code_versions_by_key[key] or ""
-    return StampedStore(home.tables_root(), context.partition_key, Node(key.path[-1], code, tuple(inputs)))
+    return StampedStore(home.tables_root(), context.partition_key, node_of(context))
 
 
 def read_whole(path: Path) -> Trace:
@@ -122,8 +118,7 @@ def read_whole(path: Path) -> Trace:
     return trace
 
 
-@dg.asset(
-    partitions_def=RUNS,
+@run_asset(
     **lineage.explained("trace", lineage.of_trace(), tracer.store.layout),
     code_version=f"format {VERSION}",
     kinds={"hdf5"},
@@ -140,9 +135,8 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
     yield dg.MaterializeResult(data_version=dg.DataVersion(found.digest), metadata=pages.of_trace(found))
 
 
-@dg.asset(
+@run_asset(
     deps=[trace],
-    partitions_def=RUNS,
     **lineage.explained("geometry", lineage.of_geometry(), analysis.geometry),
     code_version=pages.source_version(
         analysis.dynamics,
@@ -198,10 +192,9 @@ def group(metric: Metric) -> str:
 def metric_asset(metric: Metric, source: Path | None = None) -> dg.AssetsDefinition:
     """The asset of one metric, defined in the file ``source``; name, page, checks and version come from its record."""
 
-    @dg.asset(
+    @run_asset(
         name=metric.name,
         deps=[geometry, *([REPLAYS] if depends_on_replay(metric.all_columns, metric.pairings) else [])],
-        partitions_def=RUNS,
         group_name=group(metric),
         description=lineage.describe(metric),
         owners=lineage.OWNERS if metric.family in GROUPS else lineage.YOURS,
@@ -231,9 +224,8 @@ def metric_asset(metric: Metric, source: Path | None = None) -> dg.AssetsDefinit
     return computed
 
 
-@dg.asset(
+@run_asset(
     deps=[geometry, REPLAYS],
-    partitions_def=RUNS,
     **lineage.explained("proofs", lineage.of_proofs(), analysis.prove),
     code_version=pages.version_of("".join(proof.fingerprint for proof in ALL_PROOFS.values())),
     kinds={"polars"},
@@ -264,9 +256,8 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
     """The assets that gather what the metrics found: ``verdicts`` and ``report``."""
     fingerprints = "".join(f"{name}={metric.fingerprint};" for name, metric in sorted(metrics.items()))
 
-    @dg.asset(
+    @run_asset(
         deps=[geometry, *sorted(metrics)],
-        partitions_def=RUNS,
         **lineage.explained("verdicts", lineage.of_verdicts(), analysis.verdict),
         code_version=pages.version_of(fingerprints),
         kinds={"polars"},
@@ -279,9 +270,8 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
         path = into.write("verdicts", table)
         return dg.MaterializeResult(metadata=pages.of_verdicts(table, path, metrics))
 
-    @dg.asset(
+    @run_asset(
         deps=[verdicts, proofs],
-        partitions_def=RUNS,
         **lineage.explained("report", None, analysis.report),
         code_version=pages.source_version(
             analysis.report,

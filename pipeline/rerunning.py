@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pipeline.compute import Computed, Graph
+from pipeline.bodies import Computed
+from pipeline.compute import Graph
 from pipeline.definitions import build
 from pipeline.instance import opened
 from pipeline.rerun import plan, rerun
