@@ -131,8 +131,8 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
     except FormatError as error:
         yield checks.damaged(str(error))
         raise dg.Failure(f"{error}\nNothing is computed from this run until that is put right.") from None
-    yield checks.sound(found)
     yield dg.MaterializeResult(data_version=dg.DataVersion(found.digest), metadata=pages.of_trace(found))
+    yield checks.sound(found)  # before, it would be of the materialization before, and automation would not look at it
 
 
 @run_asset(

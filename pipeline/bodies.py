@@ -3,12 +3,16 @@
 So it can be done in any process, and for many runs one after the other, where Dagster would start a step for each.
 """
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData as Target,
+)
 
 from analysis.tables import TableStore
 from pipeline.stale import Node, Stamp, hashed, stamp_for, stamp_of
@@ -110,3 +114,28 @@ def _evaluation(asset: str, result: dg.AssetCheckResult, run_id: str, blocking: 
         blocking=blocking,
         partition=run_id,
     )
+
+
+def aimed(instance: dg.DagsterInstance, dagster_run: str, events: Iterable[Event]) -> Iterator[Event]:
+    """The events, whose checks name the materialization they are of, which was reported just before.
+
+    Dagster's automation looks at no other check: what is downstream of a blocking one would wait for ever.
+    """
+    kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+    targets: dict[tuple[dg.AssetKey, str | None], Target] = {}
+    for event in events:
+        of = event.asset_key, event.partition
+        if isinstance(event, dg.AssetMaterialization):
+            yield event
+            numbers = instance.event_log_storage.get_latest_storage_id_by_partition(of[0], kind, {str(of[1])})
+            number = next(iter(numbers.values()))
+            targets[of] = Target(storage_id=number, run_id=dagster_run, timestamp=time.time())
+        else:
+            yield changed(event, target_materialization_data=targets.get(of))
+
+
+def changed(event: dg.AssetCheckEvaluation, **changes: Any) -> dg.AssetCheckEvaluation:
+    """The same result of a check but for what is given."""
+    names = ("asset_key", "check_name", "passed", "metadata", "severity", "description", "blocking", "partition")
+    kept = {name: getattr(event, name) for name in (*names, "target_materialization_data")}
+    return dg.AssetCheckEvaluation(**{**kept, **changes})

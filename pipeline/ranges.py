@@ -14,7 +14,7 @@ import dagster as dg
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION as REPORTED
 from dagster._core.storage.tags import BACKFILL_ID_TAG
 
-from pipeline.bodies import Computed, Event, one
+from pipeline.bodies import Computed, Event, aimed, changed, one
 from pipeline.failures import report_failure
 from pipeline.instance import PARTITIONS
 from pipeline.settings import together
@@ -62,17 +62,15 @@ def node_of(context: dg.AssetExecutionContext) -> Node:
 def _several(context: dg.AssetExecutionContext) -> Iterator[Any]:
     node, run = node_of(context), context.run
     before = _failed_before(context)
-    told = {
-        WITHIN: run.run_id,
-        FAILED: node.name,
-        **{name: run.tags[name] for name in (BACKFILL_ID_TAG,) if name in run.tags},
-    }
+    told = {WITHIN: run.run_id, FAILED: node.name}
+    if BACKFILL_ID_TAG in run.tags:  # by which the backfill counts what failed
+        told[BACKFILL_ID_TAG] = run.tags[BACKFILL_ID_TAG]
     for run_id in context.partition_keys:
         if before.get(run_id, set()) & _needed(node):
             continue
         done = Computed(run_id)
         one(node, context.assets_def, run_id, done)
-        yield from map(_not_blocking, done.events)
+        yield from aimed(context.instance, run.run_id, map(_not_blocking, done.events))
         for failure in done.failures:
             context.log.error(f"{run_id}: {failure.message}")
             report_failure(context.instance, run_id, node.name, failure.message, told)
@@ -83,17 +81,9 @@ def _several(context: dg.AssetExecutionContext) -> Iterator[Any]:
 
 def _not_blocking(event: Event) -> Event:
     """A failed check that blocks would end the step, and hide the runs after it; this run is blocked by its failure."""
-    if isinstance(event, dg.AssetMaterialization) or event.passed or not event.blocking:
+    if isinstance(event, dg.AssetMaterialization) or event.passed:
         return event
-    return dg.AssetCheckEvaluation(
-        asset_key=event.asset_key,
-        check_name=event.check_name,
-        passed=False,
-        metadata=event.metadata,
-        severity=event.severity,
-        description=event.description,
-        partition=event.partition,
-    )
+    return changed(event, blocking=False)
 
 
 def _needed(node: Node) -> frozenset[str]:

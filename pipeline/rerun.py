@@ -18,7 +18,7 @@ import dagster as dg
 
 from analysis.tables import TableStore
 from pipeline.abandoned import owner
-from pipeline.bodies import Computed, Failure
+from pipeline.bodies import Computed, Failure, aimed
 from pipeline.comparison_asset import NAME as COMPARISON
 from pipeline.compute import Graph, compute, graph
 from pipeline.definitions import build
@@ -210,8 +210,8 @@ def _report(instance: dg.DagsterInstance, reported: Callable[[], Iterator[Any]])
     """One Dagster run with one step, which hands on what ``reported`` yields; it fails as a blocking check does."""
 
     @dg.op(name="rerun", out={})
-    def step() -> Iterator[Any]:
-        yield from reported()
+    def step(context: dg.OpExecutionContext) -> Iterator[Any]:
+        yield from aimed(instance, context.run_id, reported())
 
     @dg.job(name="rerun", executor_def=dg.in_process_executor)
     def job() -> None:
