@@ -111,12 +111,13 @@ def test_of_new_grown_and_restored_runs_what_is_stale_is_computed_and_nothing_el
 def test_a_changed_formula_and_a_changed_kernel_are_followed_and_nothing_else(
     watched: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def of_both(*names: str) -> dict[str, set[str]]:
+        return {run_id: set(names) for run_id in ("one", "two")}
+
     for text in (OWN, OWN.replace("d_d.sqrt()", "2 * d_d.sqrt()")):
         (watched.own / "own.py").write_text(text)
-        assert watched.requested() == dict.fromkeys(("one", "two"), {"own", "verdicts"}), (
-            "the report follows a tick later"
-        )
+        assert watched.requested() == of_both("own", "verdicts"), "the report follows a tick later"
         rerun(["one", "two"], jobs=1)
         assert watched.requested() == {}
     other_kernel(monkeypatch)
-    assert watched.requested() == dict.fromkeys(("one", "two"), {"geometry"})
+    assert watched.requested() == of_both("geometry")
