@@ -34,7 +34,8 @@ def test_a_run_of_format_1_reads_as_on_its_first_day():
 ANALYSED = """
 import sys
 from pipeline.materialize import materialize
-(outcome,) = materialize(["closed-run"])
+asked = ("trace", "geometry", "replays", "convexity_gap", "smoothness", "proofs", "verdicts", "report")
+(outcome,) = materialize(["closed-run"], asked)
 assert outcome.succeeded, outcome.failures
 assert "torch" not in sys.modules
 print(*sorted(outcome.computed))
