@@ -6,7 +6,6 @@ takes to open, and the processor time of loading the definitions.
 """
 
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -38,18 +37,15 @@ def main(runs: int, steps: int, folder: Path) -> None:
     prepare(names, steps)
     name = f"own_{time.time_ns()}"  # new in this home too
     (own / "own.py").write_text(OWN.replace('"own"', f'"{name}"'))
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with served() as address:
         began = time.monotonic()
         done = launched(address, [name], names, patience=1800)
         wall = time.monotonic() - began
         statuses = launched_runs(address, done["id"])
         opens = opening(address) if CHROMIUM.exists() else float("nan")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     said = f"{done['status']} after {wall:.0f} s, up to {TICK} s of it before the first look"
     print(f"one new metric of {runs} runs: {said}")
-    print(f"{len(statuses)} Dagster runs: {sorted(set(statuses))}; server, daemons, browser and runs {spent:.0f} CPU s")
+    print(f"{len(statuses)} Dagster runs: {sorted(set(statuses))}")
     assert done["status"] == "COMPLETED_SUCCESS"
     assert all((home.tables_root() / run / "verdicts" / f"{name}.parquet").is_file() for run in names)
     print(f"lineage page opens in {opens:.1f} s (target 3)")
