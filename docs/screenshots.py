@@ -14,7 +14,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from pipeline.materialize import materialize  # noqa: E402
+from pipeline.rerun import rerun  # noqa: E402
 from tests.browser import browsing, served  # noqa: E402
 from tracer.store import home  # noqa: E402
 from tracer.workloads import train  # noqa: E402
@@ -34,8 +34,7 @@ def runs() -> None:
             path = home.runs_root() / f"mlp-{optimizer}-{rate:g}"
             if not path.is_dir():
                 train("mlp", path, optimizer=optimizer, lr=rate, steps=150)
-            if not (home.tables_root() / path.name / "report.html").is_file():
-                materialize([path.name])
+    rerun([path.name for path in sorted(home.runs_root().iterdir())])
 
 
 def take(page: Any, name: str) -> None:
@@ -61,7 +60,7 @@ def main() -> None:
         take(page, "metric")
         page.goto(f"{address}/assets/convexity_gap?view=partitions&partition={SHOWN}")
         page.get_by_text("[Show Markdown]").first.click()
-        page.locator("img[src^='data:image/png;base64']").first.wait_for()
+        page.locator("img[src^='data:image/svg+xml;base64']").first.wait_for()
         take(page, "plot")
         page.goto(f"{address}/assets/convexity_gap?view=checks")
         page.get_by_text("convex_at_every_step").first.wait_for()

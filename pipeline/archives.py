@@ -34,6 +34,12 @@ def known() -> list[str]:
     return sorted({path.name for path in runs(home.runs_root())} | archived().keys())
 
 
+def is_archived(run_id: str) -> bool:
+    """Whether there is an archive of a run; asks for one file, where :func:`archived` lists them all."""
+    root = home.archives_root()
+    return root is not None and (root / f"{run_id}{SUFFIX}").is_file()
+
+
 def here(run_id: str) -> Path:
     """Directory of a run, restored from its archive if it is not there; a run that nobody has is not there either.
 

@@ -49,7 +49,7 @@ from pipeline import checks, lineage, pages, proof_asset
 from pipeline.archives import here
 from pipeline.chosen import references
 from pipeline.executors import sharers
-from pipeline.instance import PARTITIONS
+from pipeline.ranges import node_of, run_asset
 from pipeline.results import (
     content,
     current_verdicts,
@@ -64,14 +64,13 @@ from pipeline.results import (
     write_drawing,
     write_plates,
 )
-from pipeline.stale import Node, StampedStore, version_of
+from pipeline.stale import StampedStore, version_of
 from tracer.errors import FormatError
 from tracer.store import Trace, home, verify
 from tracer.store.layout import VERSION
 
 ALL_PROOFS = all_proofs()
 REPLAYS = "replays"  # the asset of :mod:`pipeline.replay_asset`
-RUNS = dg.DynamicPartitionsDefinition(name=PARTITIONS)
 if TYPE_CHECKING:
     Result: TypeAlias = dg.MaterializeResult[None]
 else:
@@ -100,10 +99,7 @@ def store(run_id: str) -> TableStore:
 
 def stamped(context: dg.AssetExecutionContext) -> StampedStore:
     """Tables of the run of this partition, for the asset that writes some: they say what they were computed from."""
-    key = context.asset_key
-    inputs = sorted(parent.path[-1] for parent in context.assets_def.asset_deps[key])
-    code = context.assets_def.code_versions_by_key[key] or ""
-    return StampedStore(home.tables_root(), context.partition_key, Node(key.path[-1], code, tuple(inputs)))
+    return StampedStore(home.tables_root(), context.partition_key, node_of(context))
 
 
 def read_whole(path: Path) -> Trace:
@@ -125,8 +121,7 @@ def read_whole(path: Path) -> Trace:
     return trace
 
 
-@dg.asset(
-    partitions_def=RUNS,
+@run_asset(
     **lineage.explained("trace", lineage.of_trace(), tracer.store.layout),
     code_version=f"format {VERSION}",
     kinds={"hdf5"},
@@ -139,13 +134,12 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
     except FormatError as error:
         yield checks.damaged(str(error))
         raise dg.Failure(f"{error}\nNothing is computed from this run until that is put right.") from None
-    yield checks.sound(found)
     yield dg.MaterializeResult(data_version=dg.DataVersion(found.digest), metadata=pages.of_trace(found))
+    yield checks.sound(found)  # before, it would be of the materialization before, and automation would not look at it
 
 
-@dg.asset(
+@run_asset(
     deps=[trace],
-    partitions_def=RUNS,
     **lineage.explained("geometry", lineage.of_geometry(), analysis.geometry),
     code_version=pages.source_version(
         analysis.dynamics,
@@ -202,10 +196,9 @@ def group(metric: Metric) -> str:
 def metric_asset(metric: Metric, source: Path | None = None) -> dg.AssetsDefinition:
     """The asset of one metric, defined in the file ``source``; name, page, checks and version come from its record."""
 
-    @dg.asset(
+    @run_asset(
         name=metric.name,
         deps=[geometry, *([REPLAYS] if depends_on_replay(metric.all_columns, metric.pairings) else [])],
-        partitions_def=RUNS,
         group_name=group(metric),
         description=lineage.describe(metric),
         owners=lineage.OWNERS if metric.family in GROUPS else lineage.YOURS,
@@ -235,9 +228,8 @@ def metric_asset(metric: Metric, source: Path | None = None) -> dg.AssetsDefinit
     return computed
 
 
-@dg.asset(
+@run_asset(
     deps=[geometry, REPLAYS],
-    partitions_def=RUNS,
     **lineage.explained("proofs", lineage.of_proofs(), analysis.prove),
     code_version=pages.version_of("".join(proof.fingerprint for proof in ALL_PROOFS.values())),
     kinds={"polars"},
@@ -275,9 +267,8 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
     """The assets that gather what the metrics found: ``verdicts`` and ``report``."""
     fingerprints = "".join(f"{name}={metric.fingerprint};" for name, metric in sorted(metrics.items()))
 
-    @dg.asset(
+    @run_asset(
         deps=[geometry, *sorted(metrics)],
-        partitions_def=RUNS,
         **lineage.explained("verdicts", lineage.of_verdicts(), analysis.verdict),
         code_version=pages.version_of(fingerprints),
         kinds={"polars"},
@@ -290,9 +281,8 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
         path = into.write("verdicts", table)
         return dg.MaterializeResult(metadata=pages.of_verdicts(table, path, metrics))
 
-    @dg.asset(
+    @run_asset(
         deps=[verdicts, proofs],
-        partitions_def=RUNS,
         **lineage.explained("report", None, analysis.report),
         code_version=pages.source_version(
             analysis.report,

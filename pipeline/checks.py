@@ -1,8 +1,8 @@
-"""Asset checks: sound files and identities block what is downstream, claims only warn."""
+"""Asset checks: damaged files and broken identities block what is downstream, claims only warn."""
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -13,7 +13,7 @@ from analysis.metric import Metric
 from pipeline.instance import PARTITIONS
 from tracer.store import Trace
 
-SOUND_FILES = "sound_files"
+SOUND_FILES, UNBROKEN = "sound_files", "no_identity_is_broken"  # these two block what is downstream
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 CURVES = ("estimate", "worst_in_tolerances")  # the UI plots every number of a check over time: only what is worth it
 
@@ -41,23 +41,43 @@ def damaged(text: str) -> dg.AssetCheckResult:
 
 
 def identity_specs() -> list[dg.AssetCheckSpec]:
-    """Checks of the geometry: broken identities block what is downstream, oddities warn."""
-    exact = [spec("geometry", check_name(name), says, blocking=True) for name, says in IDENTITIES]
-    return [*exact, *(spec("geometry", check_name(name), says) for name, says in ODDITIES)]
+    """Checks of the geometry: one blocks what is downstream where an identity is broken, the others say which and why.
+
+    Each identity blocking by itself, Dagster's automation would wait for ever for those that cannot be tested.
+    """
+    whole = spec("geometry", UNBROKEN, "No identity of the trace is broken.", blocking=True)
+    return [whole, *(spec("geometry", check_name(name), says) for name, says in (*IDENTITIES, *ODDITIES))]
 
 
-def identities(results: Iterable[CheckResult]) -> list[dg.AssetCheckResult]:
+def identities(results: Sequence[CheckResult]) -> list[dg.AssetCheckResult]:
     """What the checks of a run's geometry found."""
     return [
-        dg.AssetCheckResult(
-            check_name=check_name(result.name),
-            passed=result.passed,
-            severity=ERROR if result.severity == "error" else WARN,
-            description=result.description,
-            metadata=_plain({name: result.numbers.get(name) for name in CURVES}),
-        )
-        for result in results
+        _unbroken(results),
+        *(
+            dg.AssetCheckResult(
+                check_name=check_name(result.name),
+                passed=result.passed,
+                severity=ERROR if result.severity == "error" else WARN,
+                description=result.description,
+                metadata=_plain({name: result.numbers.get(name) for name in CURVES}),
+            )
+            for result in results
+        ),
     ]
+
+
+def _unbroken(results: Sequence[CheckResult]) -> dg.AssetCheckResult:
+    exact = {name for name, _ in IDENTITIES}
+    broken = [result for result in results if not result.passed and result.severity == "error"]
+    untested = [result for result in results if result.name in exact and not result.passed and result not in broken]
+    said = "\n".join(f"{result.name}: {result.description}" for result in broken)
+    holding = len(exact) - len(untested)
+    return dg.AssetCheckResult(
+        check_name=UNBROKEN,
+        passed=not broken,
+        severity=ERROR,
+        description=said or f"{holding} identities hold, {len(untested)} could not be tested.",
+    )
 
 
 def claim_specs(metric: Metric) -> list[dg.AssetCheckSpec]:

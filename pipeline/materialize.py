@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pipeline.abandoned import owner
+from pipeline.bodies import Failure
 from pipeline.comparison_asset import NAME
-from pipeline.compute import Failure
 from pipeline.definitions import build
 from pipeline.executors import execute
 from pipeline.instance import opened, register

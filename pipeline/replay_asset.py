@@ -15,7 +15,8 @@ import analysis.replay_columns
 import analysis.replayed
 from analysis.replayed import Replayed
 from pipeline import checks, lineage
-from pipeline.assets import REPLAYS, RUNS, WHEN_INPUTS_CHANGE, Result, geometry, store
+from pipeline.assets import REPLAYS, WHEN_INPUTS_CHANGE, Result, geometry, store
+from pipeline.ranges import run_asset
 from pipeline.replay_content import CODE, version
 from tracer.errors import FormatError
 
@@ -30,10 +31,9 @@ _SPECS = {
 _COLUMNS = ("table", "rows", "complete", "written", "settings")
 
 
-@dg.asset(
+@run_asset(
     name=REPLAYS,
     deps=[geometry],
-    partitions_def=RUNS,
     **lineage.explained(REPLAYS, lineage.of_replays(), analysis.replayed),
     code_version=CODE,
     kinds={"parquet"},

@@ -18,15 +18,16 @@ import dagster as dg
 
 from analysis.tables import TableStore
 from pipeline.abandoned import owner
+from pipeline.bodies import Computed, Failure, aimed
 from pipeline.comparison_asset import NAME as COMPARISON
-from pipeline.compute import Computed, Failure, Graph, compute, graph
+from pipeline.compute import Graph, compute, graph
 from pipeline.definitions import build
-from pipeline.instance import PARTITIONS, opened, register
+from pipeline.failures import QUIET, report_failure
+from pipeline.instance import opened, register
 from pipeline.stale import stale
 from tracer.errors import LemmataError, UsageError
 from tracer.store import home
 
-QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # failures are told once, by the caller
 SUMMARIES = ("verdicts", "report")
 DIED = "process"  # the asset that a failure names where a computing process died
 Reasons = Mapping[str, str]  # asset: why it is computed again
@@ -209,8 +210,8 @@ def _report(instance: dg.DagsterInstance, reported: Callable[[], Iterator[Any]])
     """One Dagster run with one step, which hands on what ``reported`` yields; it fails as a blocking check does."""
 
     @dg.op(name="rerun", out={})
-    def step() -> Iterator[Any]:
-        yield from reported()
+    def step(context: dg.OpExecutionContext) -> Iterator[Any]:
+        yield from aimed(instance, context.run_id, reported())
 
     @dg.job(name="rerun", executor_def=dg.in_process_executor)
     def job() -> None:
@@ -221,12 +222,4 @@ def _report(instance: dg.DagsterInstance, reported: Callable[[], Iterator[Any]])
 
 def _report_failure(instance: dg.DagsterInstance, of: Graph, run_id: str, failure: Failure) -> None:
     """A failed Dagster run of this asset and partition, which says why."""
-    name = failure.asset if failure.asset in of.nodes else "trace"
-
-    @dg.asset(name=name, partitions_def=dg.DynamicPartitionsDefinition(name=PARTITIONS))
-    def failed() -> None:
-        raise dg.Failure(failure.message)
-
-    dg.materialize(
-        [failed], instance=instance, partition_key=run_id, run_config=QUIET, raise_on_error=False, tags=owner()
-    )
+    report_failure(instance, run_id, failure.asset if failure.asset in of.nodes else "trace", failure.message)

@@ -8,23 +8,25 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pipeline.compute import Computed, Graph
+from pipeline.archives import known as recorded_or_archived
+from pipeline.bodies import Computed
+from pipeline.compute import Graph
 from pipeline.definitions import build
 from pipeline.instance import opened
 from pipeline.rerun import plan, rerun
 from tracer.errors import UsageError
-from tracer.store import home, runs
+from tracer.store import home
 
 
 def chosen(names: Sequence[str] | None) -> list[str]:
-    """These runs, or all of this home: those recorded here, and those of which only the tables are here.
+    """These runs, or all of this home: those recorded here, archived, or of which only the tables are here.
 
     Raises:
         UsageError: there is no such run, or none at all.
     """
     tables = home.tables_root()
-    archived = {path.parent.name for path in tables.glob("*/facts.json")} if tables.is_dir() else set()
-    known = sorted({path.name for path in runs(home.runs_root())} | archived)
+    computed = {path.parent.name for path in tables.glob("*/facts.json")} if tables.is_dir() else set()
+    known = sorted(computed.union(recorded_or_archived()))
     if unknown := sorted(set(names or ()) - set(known)):
         raise UsageError(f"{home.runs_root()}: no such run: {', '.join(unknown)}. `lemmata ls` lists the runs.")
     if not known:

@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 
 from pipeline.archives import archived
-from pipeline.assets import RUNS
+from pipeline.ranges import RUNS
 from tracer.errors import FormatError
 from tracer.store import Trace, home, runs
 

@@ -18,6 +18,7 @@ import polars as pl
 
 from analysis.remote import local
 from analysis.tables import SOURCE, TableStore
+from pipeline.archives import is_archived
 from pipeline.replay_content import version
 from tracer.errors import FormatError
 from tracer.store import Trace, home
@@ -149,7 +150,10 @@ def stale(store: TableStore, nodes: Iterable[Node], reported: Mapping[str, str] 
     """
     found: dict[str, str] = {}
     versions: dict[str, str | None] = {}
+    nodes = list(nodes)
     recorded = (home.runs_root() / store.run_id).is_dir()
+    if not recorded and _needs_vectors(store, nodes):
+        recorded = is_archived(store.run_id)  # it is restored; an archive of which no vector is needed stays one
     for node in nodes:
         if node.name == TRACE:
             versions[TRACE] = version_of(store, TRACE)
@@ -171,6 +175,12 @@ def stale(store: TableStore, nodes: Iterable[Node], reported: Mapping[str, str] 
         if reason and (recorded or node.name != TRACE):
             found[node.name] = reason
     return found
+
+
+def _needs_vectors(store: TableStore, nodes: Iterable[Node]) -> bool:
+    """Whether what is computed from vectors is missing, or was computed by other code."""
+    stamps = [(node, stamp_of(store, node.name)) for node in nodes if TRACE in node.inputs]
+    return any(stamp is None or stamp.code != node.code for node, stamp in stamps)
 
 
 def _why(stamp: Stamp | None, node: Node, inputs: Mapping[str, str]) -> str:

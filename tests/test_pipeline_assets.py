@@ -18,7 +18,7 @@ from analysis.checks import IDENTITIES, ODDITIES
 from analysis.proofs import proofs
 from analysis.registry import metrics
 from pipeline.assets import GROUPS
-from pipeline.checks import check_name
+from pipeline.checks import UNBROKEN, check_name
 from pipeline.definitions import build
 from pipeline.instance import opened
 from pipeline.materialize import Outcome, materialize, metric_selection
@@ -178,8 +178,9 @@ def test_identities_of_a_sound_trace_pass_and_block(computed: Path) -> None:
     with opened() as instance:
         found = check_results(instance, "geometry", "sgdm")
     assert {name for name, evaluation in found.items() if not evaluation.passed} == set()
-    assert {check_name(name) for name, _ in (*IDENTITIES, *ODDITIES)} == found.keys()
-    assert {name for name, each in found.items() if each.blocking} == {check_name(name) for name, _ in IDENTITIES}
+    assert {check_name(name) for name, _ in (*IDENTITIES, *ODDITIES)} | {UNBROKEN} == found.keys()
+    assert {name for name, each in found.items() if each.blocking} == {UNBROKEN}
+    assert found[UNBROKEN].description.startswith(f"{len(IDENTITIES)} identities hold")
 
 
 def test_each_proof_is_a_check_with_its_lines_on_the_page(computed: Path) -> None:

@@ -17,8 +17,9 @@ from pipeline.materialize import materialize
 from pipeline.rerun import _computed, rerun
 from tests.by_hand import flip_in
 from tests.rerun_faults import RUNS, Killed, settle, started
-from tests.rerun_homes import BASES, FEW, last, record, stale_of, tables
+from tests.rerun_homes import BASES, FEW, OWN, last, other_kernel, record, stale_of, tables
 from tracer.store import home
+from tracer.store.archive import archive
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +131,31 @@ def test_nothing_is_computed_from_a_geometry_whose_identities_fail(
     assert done.assets == ["trace", "geometry"]
     assert [failure.asset for failure in done.failures] == ["geometry"]
     assert "geometry" in stale_of("one")["one"], "it is tried again"
+
+
+def test_a_run_that_is_only_an_archive_is_restored_where_its_vectors_are_needed_and_nowhere_else(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place, archives = home.runs_root() / "one", tmp_path / "archives"
+    archives.mkdir()
+    archive(place, archives / "one.lemmata")
+    monkeypatch.setenv("LEMMATA_ARCHIVES", str(archives))
+    shutil.rmtree(place)
+    assert say(["rerun", "--stale", "one", "--jobs", "1"]) == 0
+    assert place.is_dir(), "nothing was computed of it, so its vectors were needed"
+    assert stale_of("one") == {"one": set()}
+
+    shutil.rmtree(place)
+    assert say(["rerun", "--stale", "one"]) == 0
+    assert "Nothing is stale." in capfd.readouterr().out
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "own.py").write_text(OWN)
+    monkeypatch.setenv("LEMMATA_METRICS", str(tmp_path / "own"))
+    (outcome,) = rerun(["one"], jobs=1)
+    assert (set(outcome.computed), outcome.failures) == ({"own", "verdicts", "report"}, ())
+    assert not place.exists(), "a new formula reads tables"
+
+    other_kernel(monkeypatch)
+    (outcome,) = rerun(["one"], jobs=1)
+    assert {"geometry", "own", "report"} <= set(outcome.computed)
+    assert place.is_dir()
