@@ -12,21 +12,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any
 
 import dagster as dg
 
 from analysis.tables import TableStore
 from pipeline.abandoned import owner
 from pipeline.comparison_asset import NAME as COMPARISON
-from pipeline.compute import Computed, Failure, Graph, compute, graph
+from pipeline.compute import Computed, Event, Failure, Graph, compute, graph
 from pipeline.definitions import build
 from pipeline.instance import PARTITIONS, opened, register
+from pipeline.reporting import QUIET, report
 from pipeline.stale import stale
 from tracer.errors import LemmataError, UsageError
 from tracer.store import home
 
-QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # failures are told once, by the caller
 SUMMARIES = ("verdicts", "report")
 DIED = "process"  # the asset that a failure names where a computing process died
 Reasons = Mapping[str, str]  # asset: why it is computed again
@@ -124,17 +123,17 @@ def rerun(
         outcomes: list[Outcome] = []
         stopped: list[BaseException] = []
 
-        def reported() -> Iterator[Any]:
+        def reported() -> Iterator[list[Event]]:
             try:
                 for done in _computed(planned, of, min(jobs or os.cpu_count() or 1, len(planned))):
-                    yield from done.events
+                    yield done.events
                     outcomes.append(Outcome(done.run_id, tuple(done.assets), tuple(done.failures)))
                     said(done)
             except BaseException as error:
                 stopped.append(error)
                 raise
 
-        _report(instance, reported)
+        report(instance, reported)
         if stopped:
             raise stopped[0]
         for outcome in outcomes:
@@ -203,20 +202,6 @@ def _begin() -> None:
     """Leave Ctrl-C to the process that reports, and load everything once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     graph()
-
-
-def _report(instance: dg.DagsterInstance, reported: Callable[[], Iterator[Any]]) -> None:
-    """One Dagster run with one step, which hands on what ``reported`` yields; it fails as a blocking check does."""
-
-    @dg.op(name="rerun", out={})
-    def step() -> Iterator[Any]:
-        yield from reported()
-
-    @dg.job(name="rerun", executor_def=dg.in_process_executor)
-    def job() -> None:
-        step()
-
-    job.execute_in_process(instance=instance, run_config=QUIET, tags=owner(), raise_on_error=False)
 
 
 def _report_failure(instance: dg.DagsterInstance, of: Graph, run_id: str, failure: Failure) -> None:
