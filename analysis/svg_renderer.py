@@ -177,9 +177,10 @@ def _opacity(name: str, colour: Any, gc: GraphicsContextBase) -> str:
 
 def _text(path: Path) -> str:
     """A path as SVG says it; after an M every further pair of numbers is a line."""
-    codes = path.codes if path.codes is not None else _as_line(len(path.vertices))
+    vertices: Any = path.vertices
+    codes: Any = path.codes if path.codes is not None else _as_line(len(vertices))
     said: list[str] = []
-    numbers = [f"{_tenth(x)} {_tenth(y)}" for x, y in path.vertices.tolist()]
+    numbers = [f"{_tenth(x)} {_tenth(y)}" for x, y in vertices.tolist()]
     at, before = 0, ""
     kinds = codes.tolist()
     while at < len(kinds):

@@ -62,11 +62,11 @@ def _one_transaction(instance: dg.DagsterInstance, other: dg.DagsterInstance, ru
 
     ``other`` is the same instance again: its storage opens the second file, because one storage opens one at a time.
     """
-    storage: Any = instance.event_log_storage
+    storage, second = (_storage(each) for each in (instance, other))
     if not hasattr(storage, "path_for_shard"):  # a server's connections are kept open anyway
         yield
         return
-    with storage.run_connection(run_id) as own, other.event_log_storage.index_connection() as index:
+    with storage.run_connection(run_id) as own, second.index_connection() as index:
         kept = {
             "run_connection": lambda of=None: nullcontext(own),
             "index_connection": lambda: nullcontext(index),
@@ -78,3 +78,7 @@ def _one_transaction(instance: dg.DagsterInstance, other: dg.DagsterInstance, ru
         finally:
             for name in kept:
                 vars(storage).pop(name)
+
+
+def _storage(instance: dg.DagsterInstance) -> Any:
+    return instance.event_log_storage  # its methods are those of any SQL storage, which the type does not say
