@@ -159,6 +159,7 @@ def _style(gc: GraphicsContextBase, face: Any) -> str:
     if gc.get_linewidth():
         parts.append(f"stroke:{to_hex(gc.get_rgb())}{_opacity('stroke-opacity', gc.get_rgb(), gc)}")
         parts.append(f"stroke-width:{gc.get_linewidth():.3g}")
+        dashes: Any
         offset, dashes = gc.get_dashes()
         if dashes is not None:
             parts.append(f"stroke-dasharray:{','.join(f'{each:.3g}' for each in dashes)}")
