@@ -81,7 +81,8 @@ class Renderer(RendererBase):
         at = at[np.isfinite(at).all(axis=1)]
         outline = marker_path.transformed(marker_trans + Affine2D().scale(1, -1))
         width, height = outline.get_extents().size
-        round_ = outline.codes is not None and (outline.codes == Path.CURVE4).sum() >= 8 and abs(width - height) < 1e-6
+        curves = [] if outline.codes is None else np.asarray(outline.codes).tolist()
+        round_ = curves.count(Path.CURVE4) >= 8 and abs(width - height) < 1e-6
         if round_ and rgbFace is not None and not gc.get_linewidth():
             dots = "".join(f"M{_tenth(x)} {_tenth(y)}h0" for x, y in at.tolist())
             stroke = f"fill:none;stroke:{to_hex(rgbFace)};stroke-width:{width:.3g};stroke-linecap:round"
