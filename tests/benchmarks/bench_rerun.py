@@ -1,7 +1,9 @@
-"""What a rerun costs: ``python -m tests.benchmarks.bench_rerun [RUNS] [STEPS] [JOBS] [--page]``.
+"""What a rerun costs: ``python -m tests.benchmarks.bench_rerun [RUNS] [STEPS] [JOBS] [RECORDED] [--page]``.
 
-Records that many logistic regressions with the look-back probe, reruns everything, then one new metric, then nothing,
-by the functions behind ``lemmata rerun --stale --jobs JOBS``. Prints wall-clock time and processor time, that of the
+Records logistic regressions with the look-back probe, reruns everything, then one new metric, then nothing, by the
+functions behind ``lemmata rerun --stale --jobs JOBS``. With RECORDED fewer than RUNS, the tables of the first run are
+copied under the other names, as tables of archived runs are, and the instance is told of them: "everything" is then
+of the recorded runs alone. Prints wall-clock time and processor time, that of the
 computing processes included; on a machine that others use only the latter means anything, and on two quiet cores the
 former is about half of it. It ends with the time in which the definitions load, and with ``--page`` the time in which
 the lineage page opens in a headless browser with all these runs. 200 runs are what it is meant for.
@@ -10,25 +12,29 @@ the lineage page opens in a headless browser with all these runs. 200 runs are w
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from pipeline.compute import compute, graph
+from pipeline.instance import opened, register
+from pipeline.reporting import report
 from pipeline.rerun import rerun
 from tests.browser import browsing, served
 from tests.rerun_homes import OWN
 from tracer.store import home
 
-RUNS, STEPS, JOBS = 200, 200, 2
+RUNS, STEPS, JOBS = 200, 200, 2  # and all of them recorded
 WITHIN = {"everything": 900.0, "one new metric": 60.0}  # seconds for 200 runs on two cores
 LOADED, OPENED = 3.0, 3.0  # seconds
 TIMES = 5  # how often a page is opened
 LOAD = "import time; import pipeline.definitions; print(time.process_time())"
 
 
-def main(runs: int, steps: int, jobs: int, page: bool) -> None:
+def main(runs: int, steps: int, jobs: int, recorded: int, page: bool) -> None:
     """Print a line per measurement."""
     from tracer.workloads import train
 
@@ -38,9 +44,10 @@ def main(runs: int, steps: int, jobs: int, page: bool) -> None:
         Path(folder, "own").mkdir()
         names = [f"run-{i:03d}" for i in range(runs)]
         home.runs_root().mkdir()
-        for i, name in enumerate(names):
+        for i, name in enumerate(names[:recorded]):
             train("logistic", home.runs_root() / name, optimizer=("sgdm", "adamw")[i % 2], steps=steps, seed=i)
-        _rerun("everything", names, jobs)
+        _rerun("everything", names[:recorded], jobs)
+        _copy(names[0], names[recorded:])
         Path(folder, "own", "own.py").write_text(OWN)
         _rerun("one new metric", names, jobs)
         _rerun("nothing", names, jobs)
@@ -48,6 +55,17 @@ def main(runs: int, steps: int, jobs: int, page: bool) -> None:
         print(f"definitions load: {min(loading):.2f} CPU s, the best of {len(loading)} (within {LOADED:g})", flush=True)
         if page:
             _page(Path(folder))
+
+
+def _copy(run_id: str, names: list[str]) -> None:
+    """The tables of a run under other names, and in the instance all that was reported of them."""
+    done = compute(run_id, dict.fromkeys(graph().nodes, "asked for")) if names else None
+    for name in names:
+        shutil.copytree(home.tables_root() / run_id, home.tables_root() / name)
+    with opened() as instance:
+        register(instance, names)
+        if done is not None:
+            report(instance, lambda: ([e._replace(partition=name) for e in done.events] for name in names))
 
 
 def _rerun(what: str, names: list[str], jobs: int) -> None:
@@ -89,5 +107,5 @@ def _page(folder: Path) -> None:
 
 if __name__ == "__main__":
     given = [int(each) for each in sys.argv[1:] if each != "--page"]
-    runs, steps, jobs = [*given, *(RUNS, STEPS, JOBS)[len(given) :]]
-    main(runs, steps, jobs, "--page" in sys.argv)
+    runs, steps, jobs = [*given[:3], *(RUNS, STEPS, JOBS)[len(given) :]]
+    main(runs, steps, jobs, given[3] if len(given) > 3 else runs, "--page" in sys.argv)
