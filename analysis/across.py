@@ -15,7 +15,7 @@ from analysis.comparison_plates import smoothness_against_rate, verdicts_by_opti
 from analysis.grouped import STATUSES
 from analysis.metric import FAMILIES
 from analysis.page import environment
-from analysis.svg import glyph_sheet, to_svg
+from analysis.svg import Drawing, drawing, glyph_sheet
 from analysis.tables import REFERENCE
 from analysis.verdict import NOT_APPLICABLE
 
@@ -112,23 +112,28 @@ class Across:
         return f"{counts.get(CURRENT, 0)} of {len(self.runs)} runs are up to date" + "".join(f", {p}" for p in parts)
 
 
-def page(found: Across, letters: Mapping[str, str], reports: Mapping[str, str]) -> str:
+def figures(found: Across) -> dict[str, Drawing]:
+    """What the page draws, by what it shows."""
+    return {
+        "smoothness against learning rate": drawing(smoothness_against_rate(found.runs)),
+        "verdicts by optimizer": drawing(verdicts_by_optimizer(found.answers, found.runs)),
+        "verdicts run by run": drawing(verdicts_by_run(found.answers, found.runs)),
+    }
+
+
+def page(
+    found: Across, letters: Mapping[str, str], reports: Mapping[str, str], drawn: Mapping[str, Drawing] | None = None
+) -> str:
     """The comparison as one HTML file that fetches nothing.
 
     Args:
         found: all runs.
         letters: letter of the family by metric.
         reports: where the report of a run is, seen from the page.
+        drawn: its figures, as :func:`figures` makes them.
     """
-    glyphs: dict[str, str] = {}
-    drawn = {
-        name: to_svg(figure, glyphs)
-        for name, figure in (
-            ("smoothness", smoothness_against_rate(found.runs)),
-            ("by optimizer", verdicts_by_optimizer(found.answers, found.runs)),
-            ("by run", verdicts_by_run(found.answers, found.runs)),
-        )
-    }
+    drawn = drawn or figures(found)
+    glyphs = {letter: shape for _, shared in drawn.values() for letter, shape in shared.items()}
     content = {
         "said": found.said,
         "runs": found.runs.sort("run_id").to_dicts(),
@@ -137,7 +142,7 @@ def page(found: Across, letters: Mapping[str, str], reports: Mapping[str, str]) 
         "families": _families(found, letters),
         "proofs": _rows(found.findings.rename({"proof": "claim"}), found.runs, ["claim"]),
         "statuses": STATUSES,
-        "svg": drawn,
+        "svg": {name: svg for name, (svg, _) in drawn.items()},
         "glyphs": glyph_sheet(glyphs),
     }
     return environment().get_template("across.html.j2").render(content)

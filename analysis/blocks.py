@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import numpy as np
 import polars as pl
-from scipy import stats
 
 from analysis.columns import LOSSES
 from analysis.estimates import ends
@@ -126,12 +125,14 @@ def _arrays(claim: Claim, given: Grid) -> tuple[dict[str, Floats], Flags, Flags]
 
 def _decided(claim: Claim, given: Grid, found: list[Tested]) -> pl.DataFrame:
     """The tests' p-values, adjusted for their number, on either side of the bound by itself."""
+    from scipy.stats import false_discovery_control
+
     sides = [np.array([each[side] for each in found]) for side in (1, 2)]
     tested = np.isfinite(sides[0])
     adjusted = [np.full(len(found), np.nan) for _ in sides]
     for side, one_sided in enumerate(sides):
         if tested.any():  # twice, as there are two sides: then each is wrong in 2.5 %, as a model's interval is
-            adjusted[side][tested] = stats.false_discovery_control(np.minimum(2 * one_sided[tested], 1))
+            adjusted[side][tested] = false_discovery_control(np.minimum(2 * one_sided[tested], 1))
     beyond = sides[0] < sides[1]
     status = np.select([adjusted[0] <= LEVEL, adjusted[1] <= LEVEL], [FAILS, HOLDS], INCONCLUSIVE)
     table = pl.DataFrame(
@@ -157,6 +158,8 @@ _EACH = ("mean", "error", "effective", "memory")
 
 def _tested(claim: Claim, of: dict[str, Floats]) -> list[Tested]:
     """Interval, p-value of lying beyond the bound and of lying within, for each column; NaN where not tested."""
+    from scipy.special import stdtr
+
     n, k = of["of claim"].shape
     if n == 0:
         return [_NOTHING] * k
@@ -167,7 +170,7 @@ def _tested(claim: Claim, of: dict[str, Floats]) -> list[Tested]:
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(found.error > 0, excess / found.error, np.sign(excess) * np.inf)
     t = np.where((found.error == 0) & (excess == 0), -np.inf, t)  # exactly at the bound is within it
-    beyond, within = stats.t.sf(t, max(found.windows, 1)), stats.t.cdf(t, max(found.windows, 1))
+    beyond, within = stdtr(max(found.windows, 1), -t), stdtr(max(found.windows, 1), t)
     rounding = of["rounding"].mean(axis=0)
     rounding[np.isnan(rounding)] = np.inf  # not known everywhere: never resolved
     shown, resolved = decides, np.ones(k, bool)

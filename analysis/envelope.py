@@ -10,15 +10,17 @@ below; without the second part in 16 % and 18 %.
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linprog
-from scipy.sparse import csc_array
 
 from analysis.evidence import Flags, Floats
 from analysis.shares import share_interval
 from analysis.statistics import Interval, mean_interval
+
+if TYPE_CHECKING:
+    from scipy.sparse import csc_array
 
 POINTS_MOST = 2000  # of the fit; a longer half is thinned evenly
 RESAMPLES = 39  # the smallest and the largest of 39 leave 1 in 40 on either side: a 95 % interval
@@ -103,8 +105,10 @@ def fit(design: Floats, y: Floats, p: float) -> Floats:
     return _solved(design.T, y, np.ones(len(y)), np.zeros(design.shape[1]), p)
 
 
-def _solved(matrix: Floats | csc_array, y: Floats, weight: Floats, below: Floats, p: float) -> Floats:
+def _solved(matrix: "Floats | csc_array", y: Floats, weight: Floats, below: Floats, p: float) -> Floats:
     """Multipliers of ``matrix @ v ≤ below`` at the largest ``y @ v``, each v between p − 1 and p times its weight."""
+    from scipy.optimize import linprog  # here: scipy loads longer than all pages of the UI
+
     bounds = np.column_stack([(p - 1) * weight, p * weight])
     solved = linprog(-y, A_ub=matrix, b_ub=below, bounds=bounds, method="highs-ds")
     if solved.status != 0:
@@ -132,6 +136,8 @@ def _resampled(design: Floats, y: Floats, p: float, coefficients: Floats) -> Flo
 def _fits_of_near(design: Floats, y: Floats, p: float, times: npt.NDArray[np.int64], clear: Flags) -> Floats:
     """A fit per row of ``times``: what lies clearly below the envelope counts by its sum alone, which is exact if it
     lies below the fit as well. One programme holds them all, side by side, for each of its own is mostly overhead."""
+    from scipy.sparse import csc_array
+
     near = np.flatnonzero(~clear)
     resample, point = np.nonzero(times[:, near])
     point, k = near[point], design.shape[1]

@@ -8,7 +8,6 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
-from scipy.interpolate import CubicHermiteSpline
 
 from analysis.drawing import (
     AVERAGE,
@@ -219,6 +218,8 @@ def _in_adams_metric(axes: Axes, data: Measured) -> None:
 
 
 def _profile(axes: Axes, rows: pl.DataFrame, step: int, above: bool) -> None:
+    from scipy.interpolate import CubicHermiteSpline  # here: scipy loads longer than all pages of the UI
+
     s, loss, slope = (rows[name].to_numpy() for name in ("s", "loss", "slope"))
     if not {0.0, 1.0} <= set(s.tolist()):
         nothing(axes, f"step {step}: undefined")

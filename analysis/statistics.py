@@ -14,7 +14,6 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from analysis.reductions import batched
 
@@ -213,7 +212,9 @@ def _windows(n: int) -> int:
 @lru_cache
 def t_quantile(windows: int, confidence: float) -> float:
     """How many standard errors an interval reaches to either side; NaN without a window."""
-    return float(stats.t.ppf((1 + confidence) / 2, windows)) if windows else math.nan
+    from scipy.special import stdtrit  # here: scipy loads longer than all pages of the UI
+
+    return float(stdtrit(windows, (1 + confidence) / 2)) if windows else math.nan
 
 
 def intervals(of: Moments, samples: int, confidence: float = CONFIDENCE) -> list[Interval]:

@@ -123,20 +123,20 @@ def _judged(claim: Claim, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _evidence(claim: Claim, judged: pl.DataFrame) -> Evidence:
-    quantity = judged["quantity"]
-
     def numbers(name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        return judged[name].fill_null(math.nan).to_numpy()
+        return judged[name].to_numpy()  # NaN where it is missing
 
-    known = judged.filter(quantity.is_finite())
+    quantity = judged["quantity"]
+    aggregates = claim.margin is not None or claim.null_numerator is not None
+    known = judged.filter(quantity.is_finite()) if aggregates else judged
     ratio = claim.over == "ratio"
-    missing = quantity.is_null().to_numpy()
+    missing = quantity.is_null().to_numpy() if quantity.null_count() else np.zeros(len(quantity), np.bool_)
     return Evidence(
-        step=judged["step"].cast(pl.Int64).to_numpy(),
+        step=judged["step"].to_numpy().astype(np.int64),
         quantity=numbers("quantity"),
         tolerance=numbers("judged tolerance"),
         missing=missing,
-        standstill=(judged["d_d"] == 0).fill_null(False).to_numpy(),
+        standstill=numbers("d_d").astype(np.float64) == 0,
         numerator=numbers("numerator") if ratio else None,
         denominator=numbers("denominator") if ratio else None,
         regressors=np.column_stack([numbers(f"regressor {i}") for i in range(len(claim.regressors))])

@@ -3,7 +3,7 @@
 Each body is a call into ``analysis`` and what its page shows. No asset reads HDF5 but the first two.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -43,28 +43,16 @@ from analysis.measure import measure
 from analysis.metric import Metric
 from analysis.proofs import proofs as all_proofs
 from analysis.replay_columns import depends_on_replay
-from analysis.report import PROOF_BOUNDS, metric_drawing
+from analysis.report_section import metric_drawing
 from analysis.tables import TableStore
-from pipeline import checks, lineage, pages, proof_asset
+from pipeline import checks, lineage, pages, proof_asset, report_content
 from pipeline.archives import here
 from pipeline.chosen import references
 from pipeline.executors import sharers
+from pipeline.kept import write_drawing
 from pipeline.ranges import node_of, run_asset
-from pipeline.results import (
-    content,
-    current_verdicts,
-    details,
-    measurements,
-    proof_results,
-    read_config,
-    read_drawings,
-    read_plates,
-    write_config,
-    write_details,
-    write_drawing,
-    write_plates,
-)
-from pipeline.stale import StampedStore, version_of
+from pipeline.results import content, current_verdicts, write_config, write_details
+from pipeline.stale import StampedStore
 from tracer.errors import FormatError
 from tracer.store import Trace, home, verify
 from tracer.store.layout import VERSION
@@ -174,6 +162,7 @@ def geometry(context: dg.AssetExecutionContext) -> Result:
     checked = trace_checks(into.tables())
     if all(check.passed or check.severity != "error" for check in checked):  # else nothing may be computed from it
         into.write_facts(tables.facts, into.stamp.text)
+        report_content.keep_checks(into, checked)
     return dg.MaterializeResult(metadata=pages.of_geometry(into), check_results=checks.identities(checked))
 
 
@@ -246,23 +235,6 @@ def proofs(context: dg.AssetExecutionContext) -> Result:
     )
 
 
-PLATES_CODE = pages.source_version(
-    analysis.gallery,
-    analysis.plates,
-    analysis.ratio_plate,
-    analysis.measured,
-    analysis.replay_plates,
-    analysis.drawing,
-)
-
-
-def _drawn_from(store: TableStore, found: Iterable[str]) -> str:
-    """Everything that the paper's figures of a run show, by content."""
-    needed = sorted({name for names in analysis.gallery.NEEDS.values() for name in names} & set(found))
-    versions = [f"{name}={version_of(store, name)}" for name in ("geometry", REPLAYS, *needed)]
-    return pages.version_of(";".join([PLATES_CODE, *versions]))
-
-
 def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.AssetsDefinition]:
     """The assets that gather what the metrics found: ``verdicts`` and ``report``."""
     fingerprints = "".join(f"{name}={metric.fingerprint};" for name, metric in sorted(metrics.items()))
@@ -284,45 +256,13 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
     @run_asset(
         deps=[verdicts, proofs],
         **lineage.explained("report", None, analysis.report),
-        code_version=pages.source_version(
-            analysis.report,
-            analysis.battery,
-            analysis.details,
-            analysis.grouped,
-            analysis.figures,
-            analysis.gallery,
-            analysis.plates,
-            analysis.ratio_plate,
-            analysis.measured,
-            analysis.replay_plates,
-            analysis.proof_plate,
-        ),
+        code_version=report_content.CODE,
         kinds={"html"},
         automation_condition=WHEN_INPUTS_CHANGE,
     )
     def report(context: dg.AssetExecutionContext) -> Result:
         """One HTML file with every verdict and plot of this run, to keep or to send."""
-        into = stamped(context)
-        tables = into.tables()
-        found, checked = measurements(into, metrics), trace_checks(tables)
-        steps, proven = tables.steps.collect(), proof_results(into, ALL_PROOFS)
-        drawn_from = _drawn_from(into, found)
-        kept = read_drawings(into, [*found, PROOF_BOUNDS]) | read_plates(into, drawn_from)
-        profile = None if tables.replayed is None else tables.replayed.profile().collect()
-        plates = analysis.report.plates(tables.facts, found, steps, proven, kept, profile)
-        html = analysis.report.report(
-            tables.facts,
-            found,
-            checked,
-            read_config(into),
-            broken,
-            steps=steps,
-            proofs=proven,
-            drawings=kept | plates,
-            details=details(into, found),
-        )
-        write_plates(into, drawn_from, {name: each for name, each in plates.items() if name != PROOF_BOUNDS})
-        path = into.write_page("report.html", html)
+        path, plates = report_content.write(stamped(context), metrics, broken)
         return dg.MaterializeResult(metadata=pages.of_report(path, plates))
 
     return [verdicts, report]

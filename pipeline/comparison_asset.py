@@ -7,11 +7,10 @@ import dagster as dg
 import analysis.across
 import analysis.comparison_plates
 import pipeline.across
-from analysis import comparison_plates as plates
 from analysis.across import CURRENT, Across
 from analysis.metric import Metric
 from analysis.proofs import proofs
-from analysis.svg import drawing
+from analysis.svg import Drawing
 from analysis.tables import TableStore
 from pipeline import lineage, pages
 from pipeline.assets import Conditions, Result
@@ -48,9 +47,10 @@ def comparison_asset(metrics: Mapping[str, Metric]) -> dg.AssetsDefinition:
     def comparison() -> Result:
         """:data:`pipeline.lineage.METHOD` says what it is."""
         found = pipeline.across.gather(metrics, proofs())
+        drawn = analysis.across.figures(found)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(pipeline.across.version(found)),
-            metadata=_page(found, _written(found, metrics)),
+            metadata=_page(found, _written(found, metrics, drawn), drawn),
             check_results=[_checked(found)],
         )
 
@@ -60,7 +60,7 @@ def comparison_asset(metrics: Mapping[str, Metric]) -> dg.AssetsDefinition:
 _CHECKED = "Every run of this home stands in the comparison, with a current verdict of every metric."
 
 
-def _written(found: Across, metrics: Mapping[str, Metric]) -> TableStore:
+def _written(found: Across, metrics: Mapping[str, Metric], drawn: Mapping[str, Drawing]) -> TableStore:
     """Two tables and the page."""
     into = TableStore.across(home.tables_root())
     into.write("runs", found.runs)
@@ -71,21 +71,16 @@ def _written(found: Across, metrics: Mapping[str, Metric]) -> TableStore:
         if TableStore(home.tables_root(), run_id).path("verdicts").with_name("report.html").is_file()
     }
     letters = {name: metric.family for name, metric in metrics.items()}
-    into.write_text(PAGE, analysis.across.page(found, letters, reports))
+    into.write_text(PAGE, analysis.across.page(found, letters, reports, drawn))
     return into
 
 
-def _page(found: Across, into: TableStore) -> pages.Page:
+def _page(found: Across, into: TableStore, drawn: Mapping[str, Drawing]) -> pages.Page:
     left_out = found.left_out.select("run_id", "state", "why")
     path = into.path("answers").with_name(PAGE)
-    figures = {
-        "smoothness against learning rate": plates.smoothness_against_rate(found.runs),
-        "verdicts by optimizer": plates.verdicts_by_optimizer(found.answers, found.runs),
-        "verdicts run by run": plates.verdicts_by_run(found.answers, found.runs),
-    }
     return {
         "compared": found.said,
-        **{name: pages.image(name, drawing(fig)) for name, fig in figures.items()},
+        **{name: pages.image(name, each) for name, each in drawn.items()},
         "runs": pages.table(found.runs.drop("why")),
         **({"not up to date": pages.table(left_out)} if len(left_out) else {}),
         "comparison": dg.MetadataValue.url(path.as_uri()),

@@ -4,7 +4,8 @@ import ast
 import base64
 import hashlib
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,12 +35,22 @@ def source_version(*modules: ModuleType) -> str:
     return version_of("".join(_code(inspect.getsource(module)) for module in modules))
 
 
+@cache
 def _code(source: str) -> str:
     tree = ast.parse(source)
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
     return ast.unparse(tree)
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """A node and every statement in it; expressions, most of a tree, have no docstring."""
+    yield node
+    for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+        inside = getattr(node, name, ())
+        for each in inside if isinstance(inside, list) else ():
+            yield from _statements(each)
 
 
 def version_of(text: str) -> str:

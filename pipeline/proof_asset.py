@@ -14,7 +14,8 @@ from analysis.report import PROOF_BOUNDS
 from analysis.svg import drawing
 from analysis.tables import TableStore
 from pipeline import checks, pages
-from pipeline.results import PROOFS_READ, content, write_drawing
+from pipeline.kept import write_drawing
+from pipeline.results import PROOFS_READ, content
 
 REFERENCE = "last"  # the point that stands for the minimiser
 FINDING_SCHEMA = pl.Schema(

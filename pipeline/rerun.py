@@ -12,18 +12,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any
 
 import dagster as dg
 
 from analysis.tables import TableStore
 from pipeline.abandoned import owner
-from pipeline.bodies import Computed, Failure, aimed
+from pipeline.bodies import Computed, Event, Failure
 from pipeline.comparison_asset import NAME as COMPARISON
 from pipeline.compute import Graph, compute, graph
 from pipeline.definitions import build
 from pipeline.failures import QUIET, report_failure
 from pipeline.instance import opened, register
+from pipeline.reporting import report
 from pipeline.stale import stale
 from tracer.errors import LemmataError, UsageError
 from tracer.store import home
@@ -125,17 +125,17 @@ def rerun(
         outcomes: list[Outcome] = []
         stopped: list[BaseException] = []
 
-        def reported() -> Iterator[Any]:
+        def reported() -> Iterator[list[Event]]:
             try:
                 for done in _computed(planned, of, min(jobs or os.cpu_count() or 1, len(planned))):
-                    yield from done.events
+                    yield done.events
                     outcomes.append(Outcome(done.run_id, tuple(done.assets), tuple(done.failures)))
                     said(done)
             except BaseException as error:
                 stopped.append(error)
                 raise
 
-        _report(instance, reported)
+        report(instance, reported)
         if stopped:
             raise stopped[0]
         for outcome in outcomes:
@@ -204,20 +204,6 @@ def _begin() -> None:
     """Leave Ctrl-C to the process that reports, and load everything once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     graph()
-
-
-def _report(instance: dg.DagsterInstance, reported: Callable[[], Iterator[Any]]) -> None:
-    """One Dagster run with one step, which hands on what ``reported`` yields; it fails as a blocking check does."""
-
-    @dg.op(name="rerun", out={})
-    def step(context: dg.OpExecutionContext) -> Iterator[Any]:
-        yield from aimed(instance, context.run_id, reported())
-
-    @dg.job(name="rerun", executor_def=dg.in_process_executor)
-    def job() -> None:
-        step()
-
-    job.execute_in_process(instance=instance, run_config=QUIET, tags=owner(), raise_on_error=False)
 
 
 def _report_failure(instance: dg.DagsterInstance, of: Graph, run_id: str, failure: Failure) -> None:

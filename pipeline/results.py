@@ -12,10 +12,11 @@ from analysis.figures import drawable
 from analysis.measure import Measurement
 from analysis.metric import Metric
 from analysis.proof import Proof
+from analysis.remote import local
 from analysis.replay_columns import depends_on_replay
-from analysis.svg import Drawing
 from analysis.tables import TableStore
 from pipeline.stale import is_current
+from pipeline.unchanged import kept
 from tracer.errors import FormatError
 
 DETAILS = ("windows", "blocks")
@@ -45,21 +46,33 @@ def current_verdicts(store: TableStore, metrics: Mapping[str, Metric]) -> pl.Dat
     Raises:
         FormatError: none of the metrics has been computed.
     """
-    found = [verdicts for _, _, verdicts in measurements(store, metrics).values()]
+    found = list(verdicts_of(store, metrics).values())
     if not found:
         raise FormatError(f"{store.directory}: no metric has been computed. Run `lemmata materialize {store.run_id}`.")
     return pl.concat(found, how="vertical_relaxed")
 
 
+def verdicts_of(store: TableStore, metrics: Mapping[str, Metric]) -> dict[str, pl.DataFrame]:
+    """Verdicts of every metric that is up to date for this run, by metric."""
+    seen: dict[str, str] = {}
+    return {
+        name: _verdicts_in(store.path(f"verdicts/{name}"))
+        for name, metric in metrics.items()
+        if is_current(store, name, metric.fingerprint, seen)
+    }
+
+
+@kept
+def _verdicts_in(path: Path) -> pl.DataFrame:
+    return pl.read_parquet(local(path), glob=False, hive_partitioning=False).drop("digest")
+
+
 def measurements(store: TableStore, metrics: Mapping[str, Metric]) -> Results:
     """Metric, values and verdicts of every metric that is up to date for this run."""
-    found: Results = {}
-    seen: dict[str, str] = {}
-    for name, metric in metrics.items():
-        if is_current(store, name, metric.fingerprint, seen):
-            verdicts = store.scan(f"verdicts/{name}").collect().drop("digest")
-            found[name] = metric, store.scan(f"metrics/{name}").collect(), verdicts
-    return found
+    return {
+        name: (metrics[name], store.scan(f"metrics/{name}").collect(), verdicts)
+        for name, verdicts in verdicts_of(store, metrics).items()
+    }
 
 
 def write_details(store: TableStore, name: str, found: Measurement) -> dict[str, tuple[Path, int]]:
@@ -98,32 +111,6 @@ def proof_results(store: TableStore, proofs: Mapping[str, Proof]) -> ProofResult
         if proof is not None and (finding["fingerprint"], finding["digest"]) == (proof.fingerprint, digest):
             found[proof.name] = proof, finding, lines.filter(pl.col("proof") == proof.name).drop("digest")
     return found
-
-
-def write_drawing(store: TableStore, name: str, drawing: Drawing) -> None:
-    """Keep a metric's figure for the report: drawing takes longer than everything else."""
-    store.write_text(f"figures/{name}.json", json.dumps(drawing))
-
-
-def read_drawings(store: TableStore, names: Iterable[str]) -> dict[str, Drawing]:
-    """Figures that were kept, by metric."""
-    paths = {name: store.directory / "figures" / f"{name}.json" for name in names}
-    read = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.is_file()}
-    return {name: (svg, glyphs) for name, (svg, glyphs) in read.items()}
-
-
-def write_plates(store: TableStore, of: str, plates: Mapping[str, Drawing]) -> None:
-    """Keep the paper's figures of a run, which a new metric does not change; ``of`` says what they were drawn from."""
-    store.write_text("figures/_plates.json", json.dumps({"of": of, "plates": plates}))
-
-
-def read_plates(store: TableStore, of: str) -> dict[str, Drawing]:
-    """The paper's figures that were drawn from ``of``; none where that has changed."""
-    path = store.directory / "figures" / "_plates.json"
-    if not path.is_file():
-        return {}
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    return {name: (svg, glyphs) for name, (svg, glyphs) in kept["plates"].items()} if kept["of"] == of else {}
 
 
 def write_config(store: TableStore, config: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from analysis.remote import local
 from analysis.tables import SOURCE, TableStore
 from pipeline.archives import is_archived
 from pipeline.replay_content import version
+from pipeline.unchanged import kept
 from tracer.errors import FormatError
 from tracer.store import Trace, home
 
@@ -87,9 +88,9 @@ def stamp_of(store: TableStore, name: str) -> Stamp | None:
     if name in PAGES:
         return _of_page(store.directory / PAGES[name])
     try:
-        texts = {pl.read_parquet_metadata(local(store.path(table))).get(SOURCE) for table in tables_of(name)}
+        texts = {_source(store.path(table)) for table in tables_of(name)}
         if name == "geometry":
-            texts.add(store.facts_source())
+            texts.add(_facts_source(store.directory / "facts.json"))
     except (OSError, pl.exceptions.PolarsError):
         return None
     return Stamp.of(texts.pop()) if len(texts) == 1 else None
@@ -103,13 +104,28 @@ def version_of(store: TableStore, name: str) -> str | None:
     if name == TRACE:
         path = home.runs_root() / store.run_id
         try:
-            return Trace(path).digest if path.is_dir() else store.facts().digest
+            return _digest(path) if path.is_dir() else store.facts().digest
         except FormatError:
             return None
     if name == REPLAYS:
         return _replayed(store, version_of(store, TRACE))
     stamp = stamp_of(store, name)
     return stamp.version if stamp else None
+
+
+@kept
+def _source(path: Path) -> str | None:
+    return pl.read_parquet_metadata(local(path)).get(SOURCE)
+
+
+@kept
+def _facts_source(path: Path) -> str | None:
+    return TableStore(path.parent.parent, path.parent.name).facts_source()
+
+
+@kept
+def _digest(path: Path) -> str:
+    return Trace(path).digest
 
 
 def _replayed(store: TableStore, digest: str | None) -> str | None:

@@ -18,7 +18,8 @@ from analysis.metric import Claim, Metric
 from analysis.proofs import proofs
 from analysis.prove import evaluate_all
 from analysis.registry import metrics
-from analysis.report import report, summary
+from analysis.report import report
+from analysis.report_section import summary
 from analysis.svg import drawing, standalone, to_png, to_svg
 from tests.problems import descend, logistic, quadratic, saddle
 from tests.tables_by_hand import geometry_tables, tables

@@ -1,0 +1,168 @@
+"""The report of a run, put together from what is kept and from what has changed since."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+
+import analysis.battery
+import analysis.checks
+import analysis.details
+import analysis.drawing
+import analysis.energies
+import analysis.figures
+import analysis.gallery
+import analysis.grouped
+import analysis.identities
+import analysis.measured
+import analysis.oddities
+import analysis.own_updates
+import analysis.pair_identities
+import analysis.plates
+import analysis.proof_plate
+import analysis.ratio_plate
+import analysis.replay_plates
+import analysis.report
+import analysis.report_section
+import analysis.rounding
+from analysis.checks import CheckResult, trace_checks
+from analysis.metric import Metric
+from analysis.page import environment
+from analysis.proofs import proofs
+from analysis.report import PROOF_BOUNDS
+from analysis.report_section import Section, section
+from analysis.svg import Drawing
+from analysis.tables import TableStore
+from pipeline import pages
+from pipeline.kept import (
+    read_checks,
+    read_drawings,
+    read_plates,
+    read_sections,
+    write_checks,
+    write_plates,
+    write_sections,
+)
+from pipeline.results import ProofResults, details, measurements, proof_results, read_config, verdicts_of
+from pipeline.stale import REPLAYS, StampedStore, version_of
+
+CODE = pages.source_version(
+    analysis.report,
+    analysis.report_section,
+    analysis.battery,
+    analysis.details,
+    analysis.grouped,
+    analysis.figures,
+    analysis.gallery,
+    analysis.plates,
+    analysis.ratio_plate,
+    analysis.measured,
+    analysis.replay_plates,
+    analysis.proof_plate,
+)
+PLATES_CODE = pages.source_version(
+    analysis.gallery,
+    analysis.plates,
+    analysis.ratio_plate,
+    analysis.measured,
+    analysis.replay_plates,
+    analysis.drawing,
+)
+CHECKS_CODE = pages.source_version(
+    analysis.checks,
+    analysis.energies,
+    analysis.identities,
+    analysis.oddities,
+    analysis.own_updates,
+    analysis.pair_identities,
+    analysis.rounding,
+)
+PROOFS = proofs()
+TEMPLATES = ("report_section.html.j2", "report_macros.html.j2")
+
+
+def write(
+    into: StampedStore, metrics: Mapping[str, Metric], broken: Mapping[str, str]
+) -> tuple[Path, dict[str, Drawing]]:
+    """Write the page of a run; its file, and the paper's figures that it shows.
+
+    Args:
+        into: tables of the run.
+        metrics: those whose results count.
+        broken: metric files that did not load, with their errors.
+    """
+    facts, proven = into.facts(), proof_results(into, PROOFS)
+    verdicts = verdicts_of(into, metrics)
+    drawn = _figures(into, {name: metrics[name] for name in verdicts}, proven)
+    sections = _sections(into, metrics, verdicts)
+    html = analysis.report.report(
+        facts,
+        {name: (metrics[name], pl.DataFrame(), of) for name, of in verdicts.items()},
+        checked(into),
+        read_config(into),
+        broken,
+        proofs=proven,
+        figures=drawn,
+        sections=sections,
+    )
+    return into.write_page("report.html", html), drawn
+
+
+def checked(into: TableStore) -> list[CheckResult]:
+    """What the checks of the trace find, as the geometry's computation found it unless something was replayed since."""
+    found = read_checks(into, _checked_of(into))
+    if found is None:
+        found = trace_checks(into.tables())
+        write_checks(into, _checked_of(into), found)
+    return found
+
+
+def keep_checks(into: TableStore, found: list[CheckResult]) -> None:
+    """Keep what the checks of the trace found, for the page."""
+    write_checks(into, _checked_of(into), found)
+
+
+def _checked_of(into: TableStore) -> str:
+    return ";".join([CHECKS_CODE, *(str(version_of(into, name)) for name in ("geometry", REPLAYS))])
+
+
+def _sections(
+    into: TableStore, metrics: Mapping[str, Metric], verdicts: Mapping[str, pl.DataFrame]
+) -> dict[str, Section]:
+    """The part of each metric: kept where it would come out the same."""
+    code = pages.version_of(CODE + "".join(_template(name) for name in TEMPLATES))
+    of = {name: _section_of(into, metrics[name], code) for name in verdicts}
+    kept = read_sections(into, of)
+    missing = {name: metrics[name] for name in verdicts if name not in kept}
+    found, drawn, beside = measurements(into, missing), read_drawings(into, missing), details(into, missing)
+    made = {name: section(*each, drawn.get(name), beside[name]) for name, each in found.items()}
+    parts = {name: kept.get(name) or made[name] for name in verdicts}
+    if missing:
+        write_sections(into, of, parts)
+    return parts
+
+
+def _template(name: str) -> str:
+    loader = environment().loader
+    return loader.get_source(environment(), name)[0] if loader else ""
+
+
+def _section_of(into: TableStore, metric: Metric, code: str) -> str:
+    words = (metric.title, metric.paper, *metric.caveats, str(metric.units), metric.formula)
+    return pages.version_of(";".join([code, str(version_of(into, metric.name)), *words]))
+
+
+def _figures(into: TableStore, metrics: Mapping[str, Metric], proven: ProofResults) -> dict[str, Drawing]:
+    """The paper's figures: drawn where what they show has changed."""
+    needed = sorted({name for names in analysis.gallery.NEEDS.values() for name in names} & set(metrics))
+    versions = [f"{name}={version_of(into, name)}" for name in ("geometry", REPLAYS, *needed)]
+    of = pages.version_of(";".join([PLATES_CODE, *versions]))
+    kept, bounds = read_plates(into, of), read_drawings(into, [PROOF_BOUNDS])
+    if kept is not None:
+        return kept | analysis.report.plates(into.facts(), {}, proofs=proven, drawings=bounds)
+    tables = into.tables()
+    profile = None if tables.replayed is None else tables.replayed.profile().collect()
+    found = measurements(into, {name: metrics[name] for name in needed})
+    drawn = analysis.report.plates(tables.facts, found, tables.steps.collect(), proven, bounds, profile)
+    write_plates(into, of, {name: each for name, each in drawn.items() if name != PROOF_BOUNDS})
+    return drawn
