@@ -8,18 +8,18 @@ from pathlib import Path as File
 import numpy as np
 import polars as pl
 
-from analysis import pairs
 from analysis.columns import GEOMETRY, PATH
-from analysis.dynamics import Dynamics
-from analysis.long import LateColumns, LongTable
-from analysis.pairs import Reduced
-from analysis.passes import Pass
-from analysis.path import Path
-from analysis.reduce import Progress, reduce
-from analysis.references import REFERENCES, Points, find_points
-from analysis.sharing import Workers, gathered
-from analysis.spread import THREADS, Spread
 from analysis.tables import MODEL, REFERENCE, Facts, Tables, pairing_type
+from analysis.vectors import pairs
+from analysis.vectors.dynamics import Dynamics
+from analysis.vectors.long import LateColumns, LongTable
+from analysis.vectors.pairs import Reduced
+from analysis.vectors.passes import Pass
+from analysis.vectors.path import Path
+from analysis.vectors.reduce import Progress, reduce
+from analysis.vectors.references import REFERENCES, Points, find_points
+from analysis.vectors.sharing import Workers, gathered
+from analysis.vectors.spread import THREADS, Spread
 from tracer.store import Trace
 
 
@@ -46,9 +46,9 @@ def geometry(
 
     Args:
         progress: called with chunks done and chunks in all.
-        references: names of reference points, see :mod:`analysis.references`.
+        references: names of reference points, see :mod:`analysis.vectors.references`.
         passes: what else is computed while the vectors are at hand: columns of the path. The optimizer's own formula
-            (:class:`analysis.dynamics.Dynamics`) unless given.
+            (:class:`analysis.vectors.dynamics.Dynamics`) unless given.
         parts: a directory for tables that outgrow memory; the lazy tables then read files there.
         workers: processes that share the work, where ``parts`` is a directory that they see, too. The result is the
             same bit for bit. Passes of one's own are computed here, without them.

@@ -6,14 +6,14 @@ from functools import cached_property
 
 import polars as pl
 
-from analysis.blocks import BLOCKS_SCHEMA, blocks, columns, judged_by_block, with_blocks
-from analysis.grid import Grid, grids
+from analysis.judging.blocks import BLOCKS_SCHEMA, blocks, columns, judged_by_block, with_blocks
+from analysis.judging.grid import Grid, grids
+from analysis.judging.verdict_table import VERDICT_SCHEMA as VERDICT_SCHEMA
+from analysis.judging.verdict_table import verdicts
+from analysis.judging.windows import has_windows_of_blocks, windows, with_variants
 from analysis.metric import Metric
 from analysis.rows import defined_or_nan, pairings_of, rows
 from analysis.tables import MODEL, Tables
-from analysis.verdict_table import VERDICT_SCHEMA as VERDICT_SCHEMA
-from analysis.verdict_table import verdicts
-from analysis.windows import has_windows_of_blocks, windows, with_variants
 from tracer.errors import UsageError
 
 
@@ -39,7 +39,7 @@ class Measurement:
 
     @cached_property
     def windows(self) -> pl.DataFrame:
-        """The run, each epoch, every hundred steps, of the model and of each tensor; see :mod:`analysis.windows`.
+        """The run, each epoch, every hundred steps, of the model and each tensor; see :mod:`analysis.judging.windows`.
 
         A column per variant more, of the model.
         """
@@ -52,7 +52,7 @@ class Measurement:
 
     @property
     def blocks(self) -> pl.DataFrame:
-        """Every parameter tensor judged by itself; see :mod:`analysis.blocks`."""
+        """Every parameter tensor judged by itself; see :mod:`analysis.judging.blocks`."""
         return self._tensors.blocks
 
     @cached_property

@@ -8,7 +8,8 @@ Every update of SGD, Adam and AdamW has the form
     D = root · √v + eps                       its metric (Adam; 1 for SGD)
     Δ = −rate · (along · m + ahead · u) / D − decay · x
 
-so that one kernel (:mod:`analysis.dynamics_kernel`) computes all of them from the :data:`NUMBERS` of step and block.
+so that one kernel (:mod:`analysis.vectors.dynamics_kernel`) computes all of them from the :data:`NUMBERS` of step and
+block.
 """
 
 import math

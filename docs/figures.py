@@ -12,8 +12,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn.functional import cross_entropy
 
-from analysis.catalogue import main as write_page
 from analysis.geometry import geometry
+from analysis.pages.catalogue import main as write_page
 from analysis.tables import TableStore
 from tracer import Tracer
 from tracer.replay.replay import Asked, replay

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import polars as pl
 
-from analysis.across import (
+from analysis.metric import Metric
+from analysis.pages.across import (
     ANSWER_SCHEMA,
     CURRENT,
     NOT_COMPUTED,
@@ -19,9 +20,8 @@ from analysis.across import (
     second_half,
     tally,
 )
-from analysis.compare import optimizer
-from analysis.metric import Metric
-from analysis.proof import Proof
+from analysis.pages.compare import optimizer
+from analysis.proving.proof import Proof
 from analysis.tables import TableStore
 from tracer.errors import FormatError
 from tracer.store import Trace, home, runs

@@ -10,40 +10,40 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import dagster as dg
 import polars as pl
 
-import analysis.battery
-import analysis.details
-import analysis.drawing
-import analysis.dynamics
-import analysis.dynamics_kernel
-import analysis.figures
-import analysis.gallery
 import analysis.geometry
-import analysis.grouped
-import analysis.kernel
-import analysis.long
-import analysis.measured
+import analysis.judging.battery
+import analysis.judging.verdict
 import analysis.optimizers
-import analysis.pairs
-import analysis.passes
-import analysis.path
-import analysis.plates
-import analysis.products
-import analysis.proof_plate
-import analysis.prove
-import analysis.ratio_plate
-import analysis.reduce
-import analysis.references
-import analysis.replay_plates
-import analysis.report
-import analysis.spread
-import analysis.verdict
+import analysis.pages.details
+import analysis.pages.drawing
+import analysis.pages.figures
+import analysis.pages.gallery
+import analysis.pages.grouped
+import analysis.pages.measured
+import analysis.pages.plates
+import analysis.pages.proof_plate
+import analysis.pages.ratio_plate
+import analysis.pages.replay_plates
+import analysis.pages.report
+import analysis.proving.prove
+import analysis.vectors.dynamics
+import analysis.vectors.dynamics_kernel
+import analysis.vectors.kernel
+import analysis.vectors.long
+import analysis.vectors.pairs
+import analysis.vectors.passes
+import analysis.vectors.path
+import analysis.vectors.products
+import analysis.vectors.reduce
+import analysis.vectors.references
+import analysis.vectors.spread
 import tracer.store.layout
-from analysis.checks import trace_checks
 from analysis.measure import measure
 from analysis.metric import Metric
+from analysis.pages.report_section import metric_drawing
 from analysis.proofs import proofs as all_proofs
 from analysis.replay_columns import depends_on_replay
-from analysis.report_section import metric_drawing
+from analysis.soundness.checks import trace_checks
 from analysis.tables import TableStore
 from pipeline import checks, lineage, pages, proof_asset, report_content
 from pipeline.archives import here
@@ -130,19 +130,19 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
     deps=[trace],
     **lineage.explained("geometry", lineage.of_geometry(), analysis.geometry),
     code_version=pages.source_version(
-        analysis.dynamics,
-        analysis.dynamics_kernel,
+        analysis.vectors.dynamics,
+        analysis.vectors.dynamics_kernel,
         analysis.geometry,
-        analysis.kernel,
-        analysis.long,
+        analysis.vectors.kernel,
+        analysis.vectors.long,
         analysis.optimizers,
-        analysis.pairs,
-        analysis.passes,
-        analysis.path,
-        analysis.products,
-        analysis.reduce,
-        analysis.references,
-        analysis.spread,
+        analysis.vectors.pairs,
+        analysis.vectors.passes,
+        analysis.vectors.path,
+        analysis.vectors.products,
+        analysis.vectors.reduce,
+        analysis.vectors.references,
+        analysis.vectors.spread,
     ),
     kinds={"parquet", "numba"},
     automation_condition=WHEN_INPUTS_CHANGE,
@@ -219,7 +219,7 @@ def metric_asset(metric: Metric, source: Path | None = None) -> dg.AssetsDefinit
 
 @run_asset(
     deps=[geometry, REPLAYS],
-    **lineage.explained("proofs", lineage.of_proofs(), analysis.prove),
+    **lineage.explained("proofs", lineage.of_proofs(), analysis.proving.prove),
     code_version=pages.version_of("".join(proof.fingerprint for proof in ALL_PROOFS.values())),
     kinds={"polars"},
     automation_condition=WHEN_INPUTS_CHANGE,
@@ -241,7 +241,7 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
 
     @run_asset(
         deps=[geometry, *sorted(metrics)],
-        **lineage.explained("verdicts", lineage.of_verdicts(), analysis.verdict),
+        **lineage.explained("verdicts", lineage.of_verdicts(), analysis.judging.verdict),
         code_version=pages.version_of(fingerprints),
         kinds={"polars"},
         automation_condition=WHEN_INPUTS_CHANGE,
@@ -255,7 +255,7 @@ def summaries(metrics: dict[str, Metric], broken: dict[str, str]) -> list[dg.Ass
 
     @run_asset(
         deps=[verdicts, proofs],
-        **lineage.explained("report", None, analysis.report),
+        **lineage.explained("report", None, analysis.pages.report),
         code_version=report_content.CODE,
         kinds={"html"},
         automation_condition=WHEN_INPUTS_CHANGE,

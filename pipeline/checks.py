@@ -8,8 +8,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from analysis.checks import IDENTITIES, ODDITIES, CheckResult
 from analysis.metric import Metric
+from analysis.soundness.checks import IDENTITIES, ODDITIES, CheckResult
 from pipeline.instance import PARTITIONS
 from tracer.store import Trace
 

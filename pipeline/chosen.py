@@ -7,8 +7,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.references import REFERENCES
 from analysis.tables import TableStore
+from analysis.vectors.references import REFERENCES
 from pipeline.archives import here
 from tracer.errors import UsageError
 from tracer.store import Trace, home

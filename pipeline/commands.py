@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from pipeline import (
+from pipeline.terminal import (
     archive_commands,
     certify_command,
     doctor_command,
@@ -20,8 +20,8 @@ from pipeline import (
     replay_command,
     rerun_command,
 )
-from pipeline.extra import extra
-from pipeline.program import program
+from pipeline.terminal.extra import extra
+from pipeline.terminal.program import program
 
 if TYPE_CHECKING:
     from pipeline.materialize import Outcome
@@ -84,7 +84,7 @@ def demo(
     the installed packages. Takes a minute or two on a laptop. Running it again replaces the four demo runs.
     """
     with extra("demo", "demo"):
-        from pipeline.demo import run_demo
+        from pipeline.terminal.demo import run_demo
 
         outcomes = run_demo(console, steps)
     _finish(outcomes)
@@ -125,7 +125,7 @@ def record(
 
     To record your own training, put `with tracer.Tracer(...)` around your loop; the README shows the three lines.
     """
-    from pipeline.recording import record_workload
+    from pipeline.terminal.recording import record_workload
 
     asked = {"look_back": look_back, "look_ahead": look_ahead, "half_batches": half_batches}
     probes = [name for name, wanted in asked.items() if wanted]
@@ -138,7 +138,7 @@ def record(
 @app.command("ls", epilog="Example: lemmata ls --json | jq '.[].run_id'")
 def list_runs(as_json: AsJson = False) -> None:
     """List the recorded runs: steps, size, optimizer, and whether recording ended well."""
-    from pipeline.show import describe_all, runs_table
+    from pipeline.terminal.show import describe_all, runs_table
     from tracer.store import home
 
     found = describe_all()
@@ -160,13 +160,13 @@ def show(
     ] = False,
 ) -> None:
     """Show one run: where it ended, what was recorded, and the verdicts if they were computed."""
-    from pipeline.show import describe, findings_of, print_run, verdicts_of
+    from pipeline.terminal.show import describe, findings_of, print_run, verdicts_of
     from tracer.store import home
 
     path = _existing(run)
     if metric is not None:
         with extra("show", "pipeline"):
-            from pipeline.show_metric import describe_metric, print_metric
+            from pipeline.terminal.show_metric import describe_metric, print_metric
 
             found = describe_metric(home.tables_root(), path.name, metric)
         print(json.dumps(found, indent=1)) if as_json else print_metric(console, found)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import polars as pl
 
-from analysis.compare import Compared, compare
 from analysis.metric import Metric
+from analysis.pages.compare import Compared, compare
 from analysis.proofs import proofs
 from analysis.registry import metrics
 from analysis.remote import Aside

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-import analysis.across
-import analysis.comparison_plates
+import analysis.pages.across
+import analysis.pages.comparison_plates
 import pipeline.across
-from analysis.across import CURRENT, Across
 from analysis.metric import Metric
+from analysis.pages.across import CURRENT, Across
+from analysis.pages.svg import Drawing
 from analysis.proofs import proofs
-from analysis.svg import Drawing
 from analysis.tables import TableStore
 from pipeline import lineage, pages
 from pipeline.assets import Conditions, Result
@@ -38,8 +38,8 @@ def comparison_asset(metrics: Mapping[str, Metric]) -> dg.AssetsDefinition:
     @dg.asset(
         name=NAME,
         deps=[dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping()) for name in ("verdicts", "proofs")],
-        **lineage.explained(NAME, lineage.of_comparison(), analysis.across),
-        code_version=pages.source_version(analysis.across, analysis.comparison_plates, pipeline.across),
+        **lineage.explained(NAME, lineage.of_comparison(), analysis.pages.across),
+        code_version=pages.source_version(analysis.pages.across, analysis.pages.comparison_plates, pipeline.across),
         kinds={"polars", "html"},
         automation_condition=WHEN_RUNS_ARE_DONE,
         check_specs=[dg.AssetCheckSpec(EVERY_RUN, asset=NAME, description=_CHECKED)],
@@ -47,7 +47,7 @@ def comparison_asset(metrics: Mapping[str, Metric]) -> dg.AssetsDefinition:
     def comparison() -> Result:
         """:data:`pipeline.lineage.METHOD` says what it is."""
         found = pipeline.across.gather(metrics, proofs())
-        drawn = analysis.across.figures(found)
+        drawn = analysis.pages.across.figures(found)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(pipeline.across.version(found)),
             metadata=_page(found, _written(found, metrics, drawn), drawn),
@@ -71,7 +71,7 @@ def _written(found: Across, metrics: Mapping[str, Metric], drawn: Mapping[str, D
         if TableStore(home.tables_root(), run_id).path("verdicts").with_name("report.html").is_file()
     }
     letters = {name: metric.family for name, metric in metrics.items()}
-    into.write_text(PAGE, analysis.across.page(found, letters, reports, drawn))
+    into.write_text(PAGE, analysis.pages.across.page(found, letters, reports, drawn))
     return into
 
 

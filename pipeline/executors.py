@@ -13,7 +13,7 @@ import dagster as dg
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 from dagster._core.execution.api import execute_run_iterator
 
-from analysis.sharing import Workers
+from analysis.vectors.sharing import Workers
 from pipeline.settings import DASK, SETTING, dask_address, setting
 from tracer.errors import LemmataError, UsageError
 

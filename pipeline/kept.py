@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from analysis.checks import CheckResult
-from analysis.report_section import Section
-from analysis.svg import Drawing
+from analysis.pages.report_section import Section
+from analysis.pages.svg import Drawing
+from analysis.soundness.checks import CheckResult
 from analysis.tables import TableStore
 
 

@@ -13,11 +13,11 @@ from typing import Any, TypedDict
 import dagster as dg
 import polars as pl
 
-from analysis.across import ANSWER_SCHEMA
 from analysis.columns import COLUMNS, Units
+from analysis.judging.verdict_table import VERDICT_SCHEMA
 from analysis.metric import FAMILIES, Metric
-from analysis.prove import LINE_SCHEMA
-from analysis.verdict_table import VERDICT_SCHEMA
+from analysis.pages.across import ANSWER_SCHEMA
+from analysis.proving.prove import LINE_SCHEMA
 from pipeline import meanings
 from tracer.store.layout import STREAMS, record_schema
 

@@ -15,7 +15,7 @@ import polars as pl
 
 from analysis.measure import Measurement
 from analysis.metric import Metric
-from analysis.svg import Drawing, standalone
+from analysis.pages.svg import Drawing, standalone
 from analysis.tables import MODEL, TableStore
 from pipeline import lineage
 from pipeline.checks import judged_rows, sentence

@@ -7,11 +7,11 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from analysis.proof import Proof
-from analysis.proof_plate import proof_bounds
-from analysis.prove import Outcome, evaluate_all
-from analysis.report import PROOF_BOUNDS
-from analysis.svg import drawing
+from analysis.pages.proof_plate import proof_bounds
+from analysis.pages.report import PROOF_BOUNDS
+from analysis.pages.svg import drawing
+from analysis.proving.proof import Proof
+from analysis.proving.prove import Outcome, evaluate_all
 from analysis.tables import TableStore
 from pipeline import checks, pages
 from pipeline.kept import write_drawing

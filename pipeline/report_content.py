@@ -5,33 +5,33 @@ from pathlib import Path
 
 import polars as pl
 
-import analysis.battery
-import analysis.checks
-import analysis.details
-import analysis.drawing
-import analysis.energies
-import analysis.figures
-import analysis.gallery
-import analysis.grouped
-import analysis.identities
-import analysis.measured
-import analysis.oddities
-import analysis.own_updates
-import analysis.pair_identities
-import analysis.plates
-import analysis.proof_plate
-import analysis.ratio_plate
-import analysis.replay_plates
-import analysis.report
-import analysis.report_section
+import analysis.judging.battery
+import analysis.pages.details
+import analysis.pages.drawing
+import analysis.pages.figures
+import analysis.pages.gallery
+import analysis.pages.grouped
+import analysis.pages.measured
+import analysis.pages.plates
+import analysis.pages.proof_plate
+import analysis.pages.ratio_plate
+import analysis.pages.replay_plates
+import analysis.pages.report
+import analysis.pages.report_section
 import analysis.rounding
-from analysis.checks import CheckResult, trace_checks
+import analysis.soundness.checks
+import analysis.soundness.energies
+import analysis.soundness.identities
+import analysis.soundness.oddities
+import analysis.soundness.own_updates
+import analysis.soundness.pair_identities
 from analysis.metric import Metric
-from analysis.page import environment
+from analysis.pages.page import environment
+from analysis.pages.report import PROOF_BOUNDS
+from analysis.pages.report_section import Section, section
+from analysis.pages.svg import Drawing
 from analysis.proofs import proofs
-from analysis.report import PROOF_BOUNDS
-from analysis.report_section import Section, section
-from analysis.svg import Drawing
+from analysis.soundness.checks import CheckResult, trace_checks
 from analysis.tables import TableStore
 from pipeline import pages
 from pipeline.kept import (
@@ -47,34 +47,34 @@ from pipeline.results import ProofResults, details, measurements, proof_results,
 from pipeline.stale import REPLAYS, StampedStore, version_of
 
 CODE = pages.source_version(
-    analysis.report,
-    analysis.report_section,
-    analysis.battery,
-    analysis.details,
-    analysis.grouped,
-    analysis.figures,
-    analysis.gallery,
-    analysis.plates,
-    analysis.ratio_plate,
-    analysis.measured,
-    analysis.replay_plates,
-    analysis.proof_plate,
+    analysis.pages.report,
+    analysis.pages.report_section,
+    analysis.judging.battery,
+    analysis.pages.details,
+    analysis.pages.grouped,
+    analysis.pages.figures,
+    analysis.pages.gallery,
+    analysis.pages.plates,
+    analysis.pages.ratio_plate,
+    analysis.pages.measured,
+    analysis.pages.replay_plates,
+    analysis.pages.proof_plate,
 )
 PLATES_CODE = pages.source_version(
-    analysis.gallery,
-    analysis.plates,
-    analysis.ratio_plate,
-    analysis.measured,
-    analysis.replay_plates,
-    analysis.drawing,
+    analysis.pages.gallery,
+    analysis.pages.plates,
+    analysis.pages.ratio_plate,
+    analysis.pages.measured,
+    analysis.pages.replay_plates,
+    analysis.pages.drawing,
 )
 CHECKS_CODE = pages.source_version(
-    analysis.checks,
-    analysis.energies,
-    analysis.identities,
-    analysis.oddities,
-    analysis.own_updates,
-    analysis.pair_identities,
+    analysis.soundness.checks,
+    analysis.soundness.energies,
+    analysis.soundness.identities,
+    analysis.soundness.oddities,
+    analysis.soundness.own_updates,
+    analysis.soundness.pair_identities,
     analysis.rounding,
 )
 PROOFS = proofs()
@@ -95,7 +95,7 @@ def write(
     verdicts = verdicts_of(into, metrics)
     drawn = _figures(into, {name: metrics[name] for name in verdicts}, proven)
     sections = _sections(into, metrics, verdicts)
-    html = analysis.report.report(
+    html = analysis.pages.report.report(
         facts,
         {name: (metrics[name], pl.DataFrame(), of) for name, of in verdicts.items()},
         checked(into),
@@ -154,15 +154,15 @@ def _section_of(into: TableStore, metric: Metric, code: str) -> str:
 
 def _figures(into: TableStore, metrics: Mapping[str, Metric], proven: ProofResults) -> dict[str, Drawing]:
     """The paper's figures: drawn where what they show has changed."""
-    needed = sorted({name for names in analysis.gallery.NEEDS.values() for name in names} & set(metrics))
+    needed = sorted({name for names in analysis.pages.gallery.NEEDS.values() for name in names} & set(metrics))
     versions = [f"{name}={version_of(into, name)}" for name in ("geometry", REPLAYS, *needed)]
     of = pages.version_of(";".join([PLATES_CODE, *versions]))
     kept, bounds = read_plates(into, of), read_drawings(into, [PROOF_BOUNDS])
     if kept is not None:
-        return kept | analysis.report.plates(into.facts(), {}, proofs=proven, drawings=bounds)
+        return kept | analysis.pages.report.plates(into.facts(), {}, proofs=proven, drawings=bounds)
     tables = into.tables()
     profile = None if tables.replayed is None else tables.replayed.profile().collect()
     found = measurements(into, {name: metrics[name] for name in needed})
-    drawn = analysis.report.plates(tables.facts, found, tables.steps.collect(), proven, bounds, profile)
+    drawn = analysis.pages.report.plates(tables.facts, found, tables.steps.collect(), proven, bounds, profile)
     write_plates(into, of, {name: each for name, each in drawn.items() if name != PROOF_BOUNDS})
     return drawn

@@ -7,11 +7,11 @@ from typing import Any
 
 import polars as pl
 
-from analysis.details import Details
-from analysis.figures import drawable
 from analysis.measure import Measurement
 from analysis.metric import Metric
-from analysis.proof import Proof
+from analysis.pages.details import Details
+from analysis.pages.figures import drawable
+from analysis.proving.proof import Proof
 from analysis.remote import local
 from analysis.replay_columns import depends_on_replay
 from analysis.tables import TableStore

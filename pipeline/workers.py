@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from distributed import Client, get_worker, worker_client
 
-from analysis.sharing import Task, Workers
+from analysis.vectors.sharing import Task, Workers
 from pipeline.dask_executor import connected
 from pipeline.settings import dask_address, setting
 

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from pipeline.archive_commands import register
+from pipeline.terminal.archive_commands import register
 from tests.by_hand import flip, flip_in, manifest, vectors, write_run
 from tests.training import train
 from tracer.errors import FormatError, UsageError

@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis.battery import NOT_APPLICABLE, NOT_ROBUST, ROBUST, battery
 from analysis.columns import Units, gx_d
+from analysis.judging.battery import NOT_APPLICABLE, NOT_ROBUST, ROBUST, battery
 from analysis.measure import measure
 from analysis.metric import Claim, Metric
 from analysis.rounding import slope_rounding

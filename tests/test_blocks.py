@@ -6,12 +6,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis.blocks import BLOCKS_SCHEMA
 from analysis.columns import GEOMETRY, Units, d_d, gx_d
+from analysis.judging.blocks import BLOCKS_SCHEMA
+from analysis.judging.statistics import mean_interval, ratio_interval, trend_interval
 from analysis.measure import measure
 from analysis.metric import Claim, Metric
 from analysis.rounding import slope_rounding
-from analysis.statistics import mean_interval, ratio_interval, trend_interval
 from analysis.tables import MODEL, Tables, pairing_type
 from tests.tables_by_hand import geometry_tables
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from analysis.catalogue import FIGURES, PAGE, built_in, page
+from analysis.pages.catalogue import FIGURES, PAGE, built_in, page
 from analysis.proofs import proofs
 
 ROOT = Path(__file__).parents[1]
@@ -12,7 +12,7 @@ def test_the_page_is_the_one_that_the_metrics_make() -> None:
     directory = ROOT / FIGURES
     figures = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
     assert (ROOT / PAGE).read_text(encoding="utf-8") == page(built_in(), figures), (
-        "docs/metrics.md is out of date. Write it: python -m analysis.catalogue"
+        "docs/metrics.md is out of date. Write it: python -m analysis.pages.catalogue"
     )
 
 

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from pipeline.certify_command import register
+from pipeline.terminal.certify_command import register
 from tracer import UsageError
 from tracer.certificate import Certificate, Difference
 from tracer.certify import certify

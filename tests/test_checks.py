@@ -4,9 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis.checks import IDENTITIES as NAMED
-from analysis.checks import ODDITIES as CALLED_ODD
-from analysis.checks import trace_checks
+from analysis.soundness.checks import IDENTITIES as NAMED
+from analysis.soundness.checks import ODDITIES as CALLED_ODD
+from analysis.soundness.checks import trace_checks
 from analysis.tables import Tables
 from tests.problems import descend, logistic, quadratic
 from tests.tables_by_hand import tables

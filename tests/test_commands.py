@@ -159,8 +159,8 @@ def test_materialize_goes_on_after_a_failed_run_and_names_the_file(recorded_run:
 def test_the_demo_ends_with_verdicts_reports_and_the_next_command_and_can_be_repeated(
     empty_home: Path, lemmata: Lemmata, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.demo.PROBLEMS", ("logistic",))  # one run: the README's own test has all four
-    monkeypatch.setattr("pipeline.demo.OPTIMIZERS", ("adamw",))
+    monkeypatch.setattr("pipeline.terminal.demo.PROBLEMS", ("logistic",))  # one run: the README's own test has all four
+    monkeypatch.setattr("pipeline.terminal.demo.OPTIMIZERS", ("adamw",))
     code, out, _ = lemmata("demo", "--steps", "40")
     assert code == 0
     assert "convexity_gap" in out

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from analysis.compare import Compared, compare, rates
-from analysis.comparison_plates import smoothness_against_rate
 from analysis.measure import measure_all
+from analysis.pages.compare import Compared, compare, rates
+from analysis.pages.comparison_plates import smoothness_against_rate
 from analysis.registry import metrics
 from tests.problems import descend, logistic, saddle
 from tests.tables_by_hand import tables

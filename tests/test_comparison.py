@@ -12,9 +12,9 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
-from analysis.across import ANSWER_SCHEMA, RUN_SCHEMA, answers, page, second_half
-from analysis.comparison_plates import verdicts_by_optimizer, verdicts_by_run
-from analysis.grouped import groups
+from analysis.pages.across import ANSWER_SCHEMA, RUN_SCHEMA, answers, page, second_half
+from analysis.pages.comparison_plates import verdicts_by_optimizer, verdicts_by_run
+from analysis.pages.grouped import groups
 from analysis.proofs import proofs
 from analysis.registry import metrics
 from pipeline.across import gather, version

@@ -6,16 +6,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis.checks import trace_checks
 from analysis.columns import Units, d_d, gx_d
-from analysis.details import ROWS_MOST, Details, battery_shown, tensors_counted, tensors_judged, windows_shown
-from analysis.figures import figure
-from analysis.grouped import STATUSES
 from analysis.measure import measure
 from analysis.metric import Claim, Metric
+from analysis.pages.details import ROWS_MOST, Details, battery_shown, tensors_counted, tensors_judged, windows_shown
+from analysis.pages.figures import figure
+from analysis.pages.grouped import STATUSES
+from analysis.pages.report import report
+from analysis.pages.svg import to_svg
 from analysis.registry import metrics
-from analysis.report import report
-from analysis.svg import to_svg
+from analysis.soundness.checks import trace_checks
 from analysis.tables import TableStore
 from pipeline.results import details, write_details
 from tests.problems import descend, positive_definite, quadratic

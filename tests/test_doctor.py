@@ -11,11 +11,11 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from pipeline import doctor, doctor_pipeline
 from pipeline.abandoned import OWNER, owner
-from pipeline.doctor import dagster_family, disk, file_system, servers, wanting
-from pipeline.findings import Finding
 from pipeline.instance import opened
+from pipeline.terminal import doctor, doctor_pipeline
+from pipeline.terminal.doctor import dagster_family, disk, file_system, servers, wanting
+from pipeline.terminal.findings import Finding
 from tests.conftest import Lemmata
 
 Usage = namedtuple("Usage", "total used free")

@@ -5,11 +5,11 @@ import polars as pl
 import pytest
 import torch
 
-from analysis.checks import trace_checks
-from analysis.dynamics import Dynamics
 from analysis.geometry import geometry
-from analysis.own_updates import OWN_UPDATES, own_updates
-from analysis.passes import segments
+from analysis.soundness.checks import trace_checks
+from analysis.soundness.own_updates import OWN_UPDATES, own_updates
+from analysis.vectors.dynamics import Dynamics
+from analysis.vectors.passes import segments
 from tests.dynamics_runs import write
 from tests.problems import Run
 from tests.slopes import OPTIMIZERS, STEPS, Slopes, adamw, record, sgd

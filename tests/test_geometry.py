@@ -7,9 +7,9 @@ from numpy.testing import assert_allclose
 
 from analysis.columns import GEOMETRY, PATH
 from analysis.geometry import geometry
-from analysis.kernel import PIECE, cuts
-from analysis.products import PAIR
 from analysis.tables import MODEL, block_names
+from analysis.vectors.kernel import PIECE, cuts
+from analysis.vectors.products import PAIR
 from tests.by_hand import flip_in, manifest, vectors, write_run
 from tests.problems import Run
 from tests.tables_by_hand import tables as by_hand

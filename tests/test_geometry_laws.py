@@ -6,11 +6,11 @@ import pytest
 from numpy.testing import assert_allclose
 from polars.testing import assert_frame_equal
 
-from analysis import long, reduce, spread
 from analysis.columns import COLUMNS, GEOMETRY, PATH
 from analysis.geometry import geometry
-from analysis.kernel import PIECE
 from analysis.tables import MODEL
+from analysis.vectors import long, reduce, spread
+from analysis.vectors.kernel import PIECE
 from tests.by_hand import manifest, vectors, write_run
 from tracer.errors import UsageError
 from tracer.store import Trace

@@ -5,8 +5,8 @@ import polars as pl
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from analysis.grid import grids
-from analysis.reductions import batched, summaries
+from analysis.judging.grid import grids
+from analysis.judging.reductions import batched, summaries
 from analysis.rows import rows
 from analysis.tables import MODEL, Tables
 from tests.problems import descend, positive_definite, quadratic

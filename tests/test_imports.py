@@ -45,37 +45,46 @@ FLOORS = (
     Floor(
         "pipeline.commands",  # the way in: works in the base install, and imports the rest when a command asks for it
         names(
-            "tracer.errors pipeline.archive_commands pipeline.certify_command pipeline.doctor_command pipeline.extra "
-            "pipeline.plan_command pipeline.program pipeline.new_metric_command pipeline.replay_command "
-            "pipeline.rerun_command"
+            "tracer.errors pipeline.terminal.archive_commands pipeline.terminal.certify_command "
+            "pipeline.terminal.doctor_command pipeline.terminal.extra pipeline.terminal.plan_command "
+            "pipeline.terminal.program pipeline.terminal.new_metric_command pipeline.terminal.replay_command "
+            "pipeline.terminal.rerun_command"
         ),
         names("typer rich"),
         lazily=names("tracer analysis pipeline dagster dagster_webserver polars"),
     ),
     # these serve the base install
-    Floor("pipeline.extra", names("tracer.errors"), names(""), lazily=names("tracer.errors")),
-    Floor("pipeline.archive_commands", names(""), names("typer rich"), lazily=names("tracer")),
-    Floor("pipeline.certify_command", names(""), names("typer rich"), lazily=names("tracer")),
+    Floor("pipeline.terminal.extra", names("tracer.errors"), names(""), lazily=names("tracer.errors")),
+    Floor("pipeline.terminal.archive_commands", names(""), names("typer rich"), lazily=names("tracer")),
+    Floor("pipeline.terminal.certify_command", names(""), names("typer rich"), lazily=names("tracer")),
     Floor(
-        "pipeline.new_metric_command",
-        names("pipeline.extra pipeline.program"),
+        "pipeline.terminal.new_metric_command",
+        names("pipeline.terminal.extra pipeline.terminal.program"),
         names("typer"),
         lazily=names("tracer analysis pipeline polars"),
     ),
-    Floor("pipeline.doctor_command", names(""), names("typer rich"), lazily=names("pipeline")),
-    Floor("pipeline.findings", names(""), names("")),
-    Floor("pipeline.doctor", names("tracer pipeline.findings"), names(""), lazily=names("torch packaging pipeline")),
-    Floor("pipeline.plan_command", names(""), names("typer rich"), lazily=names("tracer")),
-    Floor("pipeline.replay_command", names(""), names("typer rich"), lazily=names("tracer pipeline")),
-    Floor("pipeline.rerun_command", names(""), names("typer rich"), lazily=names("tracer pipeline")),
-    Floor("pipeline.show", names("tracer"), names("rich"), lazily=names("analysis")),
-    Floor("pipeline.recording", names("tracer"), names("rich")),
+    Floor("pipeline.terminal.doctor_command", names(""), names("typer rich"), lazily=names("pipeline")),
+    Floor("pipeline.terminal.findings", names(""), names("")),
+    Floor(
+        "pipeline.terminal.doctor",
+        names("tracer pipeline.terminal.findings"),
+        names(""),
+        lazily=names("torch packaging pipeline"),
+    ),
+    Floor("pipeline.terminal.plan_command", names(""), names("typer rich"), lazily=names("tracer")),
+    Floor("pipeline.terminal.replay_command", names(""), names("typer rich"), lazily=names("tracer pipeline")),
+    Floor("pipeline.terminal.rerun_command", names(""), names("typer rich"), lazily=names("tracer pipeline")),
+    Floor("pipeline.terminal.show", names("tracer"), names("rich"), lazily=names("analysis")),
+    Floor("pipeline.terminal.recording", names("tracer"), names("rich")),
     # these need the extra dask
     Floor("pipeline.dask_executor", names("pipeline tracer"), names("dagster dagster_dask distributed")),
     Floor("pipeline.workers", names("pipeline analysis"), names("distributed")),
     Floor(
         "pipeline",
-        names("pipeline.show pipeline.recording pipeline.doctor pipeline.findings analysis tracer"),
+        names(
+            "pipeline.terminal.show pipeline.terminal.recording pipeline.terminal.doctor pipeline.terminal.findings "
+            "analysis tracer"
+        ),
         names("dagster dagster_webserver polars matplotlib typer rich"),
         lazily=names("dagster_dask pipeline.dask_executor pipeline.workers"),
     ),
@@ -205,7 +214,10 @@ def test_importing_the_command_line_needs_only_the_base_install() -> None:
     printed = run_python("import pipeline.commands, sys; print('torch' in sys.modules, 'h5py' in sys.modules)", *HEAVY)
     assert printed == "False False\n"
     assert (
-        run_python("import pipeline.show, pipeline.recording, sys; print('torch' in sys.modules)", *HEAVY) == "False\n"
+        run_python(
+            "import pipeline.terminal.show, pipeline.terminal.recording, sys; print('torch' in sys.modules)", *HEAVY
+        )
+        == "False\n"
     )
 
 

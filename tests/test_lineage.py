@@ -8,12 +8,12 @@ import dagster as dg
 import pytest
 
 from analysis import registry
-from analysis.across import ANSWER_SCHEMA
 from analysis.columns import COLUMNS
+from analysis.judging.verdict_table import VERDICT_SCHEMA
 from analysis.metric import Metric
-from analysis.prove import LINE_SCHEMA
+from analysis.pages.across import ANSWER_SCHEMA
+from analysis.proving.prove import LINE_SCHEMA
 from analysis.registry import metrics
-from analysis.verdict_table import VERDICT_SCHEMA
 from pipeline import lineage, meanings
 from pipeline.assets import GROUPS
 from pipeline.definitions import build

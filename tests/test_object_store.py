@@ -17,7 +17,7 @@ from pipeline import sensor
 from pipeline.archives import here, known
 from pipeline.instance import opened
 from pipeline.materialize import materialize
-from pipeline.show import verdicts_of
+from pipeline.terminal.show import verdicts_of
 from tracer.errors import FormatError, UsageError
 from tracer.store import Trace
 from tracer.store import home as homes

@@ -8,15 +8,15 @@ import polars as pl
 import pytest
 import torch
 
-from analysis.checks import trace_checks
 from analysis.columns import COLUMNS
 from analysis.geometry import geometry
 from analysis.measure import measure_all
 from analysis.metric import claim_columns
+from analysis.pages.report import report
 from analysis.proofs import proofs
-from analysis.prove import evaluate_all
+from analysis.proving.prove import evaluate_all
 from analysis.registry import metrics
-from analysis.report import report
+from analysis.soundness.checks import trace_checks
 from tracer import Tracer
 from tracer.store import Trace
 

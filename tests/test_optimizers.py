@@ -4,8 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis import dynamics_kernel, optimizers
+from analysis import optimizers
 from analysis.optimizers import ADAM, NUMBERS, SGD, formula_of, optimizer_flags
+from analysis.vectors import dynamics_kernel
 from tests.by_hand import manifest
 
 ADAM_SETTINGS = {"lr": 0.1, "betas.0": 0.9, "betas.1": 0.99, "eps": 1e-8, "weight_decay": 0.2}

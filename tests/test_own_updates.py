@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.checks import trace_checks
 from analysis.geometry import geometry
-from analysis.own_updates import own_updates
+from analysis.soundness.checks import trace_checks
+from analysis.soundness.own_updates import own_updates
 from tests.dynamics_runs import write
 from tests.problems import descend, least_squares, quadratic
 from tests.slopes import OPTIMIZERS, STEPS, Slopes, adamw, record, sgd

@@ -14,9 +14,9 @@ from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGra
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
-from analysis.checks import IDENTITIES, ODDITIES
 from analysis.proofs import proofs
 from analysis.registry import metrics
+from analysis.soundness.checks import IDENTITIES, ODDITIES
 from pipeline.assets import GROUPS
 from pipeline.checks import UNBROKEN, check_name
 from pipeline.definitions import build

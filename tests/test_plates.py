@@ -4,16 +4,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis.drawing import CONTROL_LINES, subscripts
-from analysis.grouped import families, groups
+from analysis.judging.verdict_table import VERDICT_SCHEMA
 from analysis.measure import measure_all
-from analysis.measured import Measured
-from analysis.plates import NEEDS, PLATES
-from analysis.proof_plate import proof_bounds
+from analysis.pages.drawing import CONTROL_LINES, subscripts
+from analysis.pages.grouped import families, groups
+from analysis.pages.measured import Measured
+from analysis.pages.plates import NEEDS, PLATES
+from analysis.pages.proof_plate import proof_bounds
 from analysis.proofs import proofs
-from analysis.prove import evaluate_all
+from analysis.proving.prove import evaluate_all
 from analysis.registry import metrics
-from analysis.verdict_table import VERDICT_SCHEMA
 from tests.problems import descend, logistic
 from tests.tables_by_hand import tables
 

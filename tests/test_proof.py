@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis.proof import Constant, Line, Need, Proof
-from analysis.prove import LINE_SCHEMA, evaluate, text
+from analysis.proving.proof import Constant, Line, Need, Proof
+from analysis.proving.prove import LINE_SCHEMA, evaluate, text
 from analysis.tables import Tables
 from tests.problems import Run, descend, logistic
 from tests.tables_by_hand import tables

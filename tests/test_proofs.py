@@ -7,7 +7,7 @@ import torch
 
 from analysis.geometry import geometry
 from analysis.proofs import proofs
-from analysis.prove import evaluate, evaluate_all
+from analysis.proving.prove import evaluate, evaluate_all
 from analysis.tables import Tables
 from tests.dynamics_runs import with_losses_at, write
 from tests.problems import Problem, Run, descend, kink, logistic, positive_definite, quadratic, saddle

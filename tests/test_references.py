@@ -6,8 +6,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from analysis.geometry import geometry
-from analysis.references import REFERENCES, find_points
 from analysis.tables import REFERENCE, REPLAYED, TableStore
+from analysis.vectors.references import REFERENCES, find_points
 from tests.by_hand import vectors, write_run
 from tests.problems import Run
 from tests.tables_by_hand import tables as by_hand

@@ -290,7 +290,7 @@ NAMES = ("last", "tail_mean", "ema", "epoch_last", "best_loss", "initial", "rand
 
 @pytest.mark.parametrize("name", ["quadratic", "noisy"])
 def test_reference_points_are_those_of_the_geometry(tmp_path, name):
-    pytest.importorskip("analysis.references")
+    pytest.importorskip("analysis.vectors.references")
     from analysis.geometry import geometry
 
     path = record(tmp_path / "run", name, 45, 0.05)

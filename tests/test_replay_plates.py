@@ -4,11 +4,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis.gallery import NEEDS, OF_REPLAYS, PLATES, worth_drawing
 from analysis.measure import measure_all
-from analysis.measured import Measured
+from analysis.pages.gallery import NEEDS, OF_REPLAYS, PLATES, worth_drawing
+from analysis.pages.measured import Measured
+from analysis.pages.replay_plates import chosen_steps
 from analysis.registry import metrics
-from analysis.replay_plates import chosen_steps
 from tests.replayed_tables import replayed_run
 from tests.test_plates import labels, words
 from tracer.replay.replay import Asked

@@ -10,17 +10,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis.checks import CheckResult, trace_checks
 from analysis.columns import Units, gx_d
-from analysis.figures import figure
 from analysis.measure import measure
 from analysis.metric import Claim, Metric
+from analysis.pages.figures import figure
+from analysis.pages.report import report
+from analysis.pages.report_section import summary
+from analysis.pages.svg import drawing, standalone, to_png, to_svg
 from analysis.proofs import proofs
-from analysis.prove import evaluate_all
+from analysis.proving.prove import evaluate_all
 from analysis.registry import metrics
-from analysis.report import report
-from analysis.report_section import summary
-from analysis.svg import drawing, standalone, to_png, to_svg
+from analysis.soundness.checks import CheckResult, trace_checks
 from tests.problems import descend, logistic, quadratic, saddle
 from tests.tables_by_hand import geometry_tables, tables
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from analysis.checks import trace_checks
+from analysis.soundness.checks import trace_checks
 from pipeline import commands
 from pipeline.compute import Graph, compute
 from pipeline.definitions import build

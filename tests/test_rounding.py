@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from analysis.measure import measure
-from analysis.proof_rows import proof_rows
+from analysis.proving.proof_rows import proof_rows
 from analysis.registry import metrics
 from analysis.rounding import GRADIENT_ERRORS, LOSS_ERRORS, ROUNDOFF, loss_difference_rounding, loss_errors
 from tests.replayed_tables import replayed_run, written

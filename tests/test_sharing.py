@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from torch import nn
 
-from analysis.kernel import PIECE, cuts
-from analysis.sharing import Task, Workers, compute
-from analysis.spread import PARTS, parts_of, shares
+from analysis.vectors.kernel import PIECE, cuts
+from analysis.vectors.sharing import Task, Workers, compute
+from analysis.vectors.spread import PARTS, parts_of, shares
 from tests.by_hand import vectors, write_run
 from tests.test_geometry_laws import EPOCHS, EVERYTHING, assert_equal, tables
 from tests.training import train

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from analysis.statistics import mean_interval, trend_interval
+from analysis.judging.statistics import mean_interval, trend_interval
 
 
 def autoregressive(phi, n, runs, seed):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from analysis.svg import drawing, standalone, to_svg
+from analysis.pages.svg import drawing, standalone, to_svg
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from analysis.judging.verdict import FAILS, HOLDS, INCONCLUSIVE, NOT_APPLICABLE, Evidence, judge
 from analysis.measure import measure
 from analysis.metric import Claim
 from analysis.registry import metrics
-from analysis.verdict import FAILS, HOLDS, INCONCLUSIVE, NOT_APPLICABLE, Evidence, judge
 from tests.problems import descend, quadratic
 from tests.tables_by_hand import tables
 

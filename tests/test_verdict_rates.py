@@ -8,8 +8,8 @@ from scipy import stats
 from scipy.signal import lfilter
 
 from analysis.columns import gx_d, loss_x
+from analysis.judging.verdict import FAILS, HOLDS, Evidence, judge
 from analysis.metric import Claim
-from analysis.verdict import FAILS, HOLDS, Evidence, judge
 
 RUNS, STEPS = 400, 2000
 ENVELOPES = 100  # each solves some linear programmes; 400 of them were wrong in 3.0 % and 4.25 %

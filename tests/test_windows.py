@@ -6,10 +6,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 from analysis.columns import Units, d_d, dg_d, gx_d, value
+from analysis.judging.windows import STEPS
 from analysis.measure import measure
 from analysis.metric import Metric, Variant
 from analysis.registry import metrics
-from analysis.windows import STEPS
 from tests.problems import descend, positive_definite, quadratic
 from tests.tables_by_hand import geometry_tables, tables
 

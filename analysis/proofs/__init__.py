@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 
-from analysis.proof import Proof
+from analysis.proving.proof import Proof
 
 
 def proofs() -> dict[str, Proof]:

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import polars as pl
 
-from analysis.proof import Line, Need, Proof
 from analysis.proofs.terms import CONVEXITY, MEAN_GAP, MEAN_GAP_ROUNDING, OWN_STEP, always, ge, lr, sums
+from analysis.proving.proof import Line, Need, Proof
 
 _pushed = 2 * lr * (pl.col("mhat_e") + pl.col("decay_e"))
 _e, _e_ahead = pl.col("ee_adam"), pl.col("ee_ahead")

@@ -2,8 +2,8 @@
 
 import polars as pl
 
-from analysis.proof import Constant, Line, Proof
 from analysis.proofs.terms import PLAIN_SGD, previous, rate, step_change, step_change_rounding
+from analysis.proving.proof import Constant, Line, Proof
 from analysis.rounding import GRADIENT_ERRORS
 
 _L = pl.col("L")

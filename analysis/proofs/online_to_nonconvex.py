@@ -2,8 +2,8 @@
 
 import polars as pl
 
-from analysis.proof import Constant, Line, Need, Proof
 from analysis.proofs.terms import OWN_STEP, g_g, previous, step_change, step_change_rounding
+from analysis.proving.proof import Constant, Line, Need, Proof
 
 _s = pl.col("random_scale").shift(1)  # of the step that made x_t
 _linear = previous("gx_d") / _s  # ⟨g_t, Δ_t⟩

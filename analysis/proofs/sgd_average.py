@@ -1,6 +1,5 @@
 """SGD on a convex loss: the average iterate."""
 
-from analysis.proof import Line, Proof
 from analysis.proofs.terms import (
     CONVEXITY,
     DROP,
@@ -13,6 +12,7 @@ from analysis.proofs.terms import (
     g_g,
     rate,
 )
+from analysis.proving.proof import Line, Proof
 
 proof = Proof(
     name="sgd_average",

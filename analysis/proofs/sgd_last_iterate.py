@@ -2,7 +2,6 @@
 
 import polars as pl
 
-from analysis.proof import Constant, Line, Need, Proof
 from analysis.proofs.terms import (
     CONVEXITY,
     DROP,
@@ -16,6 +15,7 @@ from analysis.proofs.terms import (
     loss_gap_rounding,
     rate,
 )
+from analysis.proving.proof import Constant, Line, Need, Proof
 from analysis.rounding import loss_errors
 
 _RECENT = 100  # steps whose losses say how much one minibatch's loss varies

@@ -2,7 +2,6 @@
 
 import polars as pl
 
-from analysis.proof import Line, Need, Proof
 from analysis.proofs.terms import (
     CONVEXITY,
     MEAN_GAP,
@@ -18,6 +17,7 @@ from analysis.proofs.terms import (
     step_step,
     sums,
 )
+from analysis.proving.proof import Line, Need, Proof
 
 _b = pl.col("momentum")
 _beta = _b / (1 - _b)

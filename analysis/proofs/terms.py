@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from analysis.proof import Line, Need
+from analysis.proving.proof import Line, Need
 from analysis.rounding import GRADIENT_ERRORS, loss_errors
 
 

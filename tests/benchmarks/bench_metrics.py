@@ -14,9 +14,9 @@ import polars as pl
 
 from analysis.columns import COLUMNS, GEOMETRY, PATH
 from analysis.measure import Measurement, measure, measure_all
-from analysis.references import REFERENCES
 from analysis.registry import metrics
 from analysis.tables import MODEL, REFERENCE, Facts, Tables, TableStore, pairing_type
+from analysis.vectors.references import REFERENCES
 from tests.benchmarks.measure import Session, at_most, timed
 
 ROUNDS = 3

@@ -10,12 +10,12 @@ import polars as pl
 import torch
 
 from analysis.geometry import geometry
-from analysis.kernel import PIECE, Array, Behind, Carried, Vectors, cuts, pair
-from analysis.path import WINDOW
-from analysis.products import PAIR, products
-from analysis.references import REFERENCES, find_points
-from analysis.spread import Sums, Work
 from analysis.tables import MODEL, Tables
+from analysis.vectors.kernel import PIECE, Array, Behind, Carried, Vectors, cuts, pair
+from analysis.vectors.path import WINDOW
+from analysis.vectors.products import PAIR, products
+from analysis.vectors.references import REFERENCES, find_points
+from analysis.vectors.spread import Sums, Work
 from tests.benchmarks.measure import Session, at_least, timed
 from tests.by_hand import manifest
 from tracer.store import Trace, trace

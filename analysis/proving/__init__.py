@@ -1,0 +1,1 @@
+"""Proofs of optimisation theory, held against a run line by line."""

@@ -1,0 +1,1 @@
+"""What the command ``lemmata`` does and says, a file per command."""
