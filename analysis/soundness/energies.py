@@ -10,8 +10,8 @@ With e = x_t − u, d the incoming and d⁺ the outgoing step, every reference p
 * Adam: 2 lr (⟨m̂, e⟩ + λ⟨Dx, e⟩) = ‖e‖²_D − ‖e⁺‖²_D + ‖d⁺‖²_D.
 
 They take the optimizer's update as it was: what it slipped from the formula (:mod:`analysis.vectors.dynamics`) is
-allowed for, so that a failure says that the *tables* do not fit together. Whether the update is the formula's is a check
-of its own.
+allowed for, so that a failure says that the *tables* do not fit together. Whether the update is the formula's is
+another check.
 """
 
 import polars as pl
