@@ -36,10 +36,10 @@ def with_rates(steps: pl.LazyFrame) -> pl.LazyFrame:
     rate = found["lr"].cast(pl.Float64).fill_null(0.0).to_numpy()
     loss = found["loss"].cast(pl.Float64).fill_null(np.nan).to_numpy()
     first, second = of_schedule(rate)
-    spread = np.diff(loss, prepend=np.nan) ** 2 / 2
-    columns = dict(
-        zip(OF_RATES, (first, second, fitted(loss, first, second), moved(loss, spread), spread), strict=True)
-    )
+    with np.errstate(over="ignore", invalid="ignore"):  # of a run that diverged
+        spread = np.diff(loss, prepend=np.nan) ** 2 / 2
+        curve, beyond = fitted(loss, first, second), moved(loss, spread)
+    columns = dict(zip(OF_RATES, (first, second, curve, beyond, spread), strict=True))
     return found.with_columns(pl.Series(name, of, nan_to_null=True) for name, of in columns.items()).lazy()
 
 

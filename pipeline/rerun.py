@@ -7,7 +7,6 @@ partition.
 
 import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -26,6 +25,7 @@ from pipeline.instance import opened, register
 from pipeline.reporting import report
 from pipeline.stale import stale
 from tracer.errors import LemmataError, UsageError
+from tracer.processes import serve_parent
 from tracer.store import home
 
 SUMMARIES = ("verdicts", "report")
@@ -201,8 +201,8 @@ def _pooled(planned: Mapping[str, Reasons], jobs: int) -> Iterator[Computed]:
 
 
 def _begin() -> None:
-    """Leave Ctrl-C to the process that reports, and load everything once."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave Ctrl-C to the process that reports, end with it, and load everything once."""
+    serve_parent()
     graph()
 
 

@@ -1,5 +1,7 @@
 """Workloads whose numbers are known exactly, and their recording; replay imports this module."""
 
+import multiprocessing
+import os
 from functools import cache
 from pathlib import Path
 
@@ -63,6 +65,15 @@ class Jittery(Quadratic):
         return super().loss(model, batch) + 1 + self.spread * self.random.standard_normal()
 
 
+class Deadly(Quadratic):
+    """The quadratic, which kills every process but the first."""
+
+    def loss(self, model, batch):
+        if multiprocessing.parent_process() is not None:
+            os._exit(9)
+        return super().loss(model, batch)
+
+
 class Coarse:
     """100 + 10⁻³ ‖x − z‖²/2 in single precision, whose losses are multiples of 8·10⁻⁶."""
 
@@ -76,6 +87,13 @@ class Coarse:
 
     def draw(self, random):
         return {"z": torch.from_numpy(random.normal(size=5).astype(np.float32))}
+
+
+class Hill(Coarse):
+    """The same upside down: as coarse, and nowhere convex."""
+
+    def loss(self, model, batch):
+        return 200 - super().loss(model, batch)
 
 
 class Converts(Coarse):
@@ -194,9 +212,10 @@ def breast_cancer():
     return {"inputs": torch.from_numpy(inputs), "labels": torch.from_numpy(labels.astype(float))}
 
 
-quadratic, another, other_shape, jittery = Quadratic(), Another(), OtherShape(), Jittery()
+quadratic, another, other_shape, jittery, deadly = Quadratic(), Another(), OtherShape(), Jittery(), Deadly()
 two_layer, logistic, noisy = TwoLayer(), Logistic(), Noisy()
 coarse, converts, fickle = Coarse(), Converts(), Fickle()
+hill = Hill()
 kink, star = OneNumber(lambda a: a), OneNumber(lambda a: a * (1 - (-a).exp()))
 
 

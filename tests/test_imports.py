@@ -40,7 +40,7 @@ FLOORS = (
     Floor(
         "analysis",
         names("tracer.store tracer.errors"),
-        names("numpy numba polars scipy matplotlib PIL jinja2"),
+        names("numpy numba llvmlite polars scipy matplotlib PIL jinja2"),
     ),
     Floor(
         "pipeline.commands",  # the way in: works in the base install, and imports the rest when a command asks for it

@@ -21,10 +21,10 @@ from tests.test_pipeline_assets import check_results, latest
 from tracer.replay.replay import Asked, replay
 from tracer.store import Trace
 
-READ = {"reference_gap", "full_curve_convexity", "proofs"}  # what a replay changes
-NOT_READ = {"convexity_gap", "smoothness"}
+READ = {"convexity_gap", "reference_gap", "full_curve_convexity", "proofs"}  # what a replay changes; σ_f of the first
+NOT_READ = {"smoothness", "update_correlation"}
 CHOSEN = sorted(READ | NOT_READ | {"trace", "geometry", "replays", "verdicts"})
-WATCHED = ("full_curve_convexity", "convexity_gap")  # automation takes two seconds an asset
+WATCHED = ("full_curve_convexity", "smoothness")  # automation takes two seconds an asset
 ASKED = Asked(references=["last"], full_batch=1)
 
 

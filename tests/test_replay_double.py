@@ -38,6 +38,12 @@ def test_a_gap_that_single_precision_hides_is_exact_and_decided(tmp_path):
     assert verdict("convexity_gap_float64", "convex on average", tables)["status"] == "HOLDS"
 
 
+def test_a_hill_that_single_precision_hides_is_not_convex(tmp_path):
+    tables = replayed_run(tmp_path, "hill", STEPS, 1.0, Asked(float64=1), probes=["look_back"])
+    for claim in ("convex at every step", "convex on average"):
+        assert verdict("convexity_gap_float64", claim, tables)["status"] == "FAILS"
+
+
 def test_a_loss_that_insists_on_single_precision_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"gives a loss in torch.float32 .* Leave conversions"):
         replayed_run(tmp_path, "converts", 3, 1.0, Asked(float64=1))

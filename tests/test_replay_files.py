@@ -1,9 +1,13 @@
 """A replay that is killed goes on; what is half written, stale or not the recorded loss is not believed."""
 
 import json
+import multiprocessing
+import os
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +22,14 @@ from tests import replay_problems
 from tests.replay_problems import record
 from tracer import FormatError, Tracer, UsageError
 from tracer.errors import LemmataError
+from tracer.processes import serve_parent
 from tracer.replay import replay as module
 from tracer.replay.points import references
 from tracer.replay.replay import Asked, replay
 from tracer.replay.source import Source
 from tracer.store import Trace
 from tracer.store.lock import Lock
+from tracer.store.replays import Results
 
 HERE = ["tests.replay_problems"]
 EVERYTHING = {"references": ["initial"], "gradients": True, "profile": 2}
@@ -324,3 +330,47 @@ def test_a_replay_completes_the_pairs_of_the_geometry(path, tmp_path):
     assert blocks["dg_dg"].null_count() == 0
     away = (pairs["dg_d"] - (pairs["gx_d"] - pairs["gy_d"])).abs().max()
     assert away < 1e-12, "d is the same vector on both sides"
+
+
+def test_several_processes_find_what_one_finds_in_the_same_order(path, tmp_path):
+    everything = {"references": ["initial"], "gradients": True, "profile": 2, "float64": 3, "sharpness": 15}
+    for jobs in (1, 2):
+        replay(path, Asked(**everything), allow=HERE, jobs=jobs, into=tmp_path / str(jobs))
+    one, two = (Replayed(tmp_path / jobs) for jobs in ("1", "2"))
+    assert one.tables == two.tables
+    for name in one.tables:
+        read = [
+            Results(tmp_path / jobs).read(found.index.tables[name]["fingerprint"])
+            for jobs, found in (("1", one), ("2", two))
+        ]
+        assert read[0].num_rows > 0
+        assert read[0].equals(read[1]), name
+
+
+def test_a_process_that_dies_is_an_error_and_what_was_found_stays(tmp_path):
+    path = record(tmp_path / "run", "deadly", 30, 0.3)
+    ask = {"workload": "tests.replay_problems:deadly", "into": tmp_path / "into", "jobs": 2}
+    with pytest.raises(LemmataError, match=r"one of 2 processes died.*fewer --jobs"):
+        replay(path, Asked(references=["initial"]), **ask)
+    assert not multiprocessing.active_children()
+
+
+def test_children_end_with_a_killed_parent(tmp_path):
+    code = "from tests.test_replay_files import parent; parent()"
+    root = Path(__file__).resolve().parents[1]
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=root) as running:
+        child = int(running.stdout.readline())
+        running.kill()
+    for _ in range(100):
+        if not Path(f"/proc/{child}").exists():
+            return
+        time.sleep(0.1)
+    os.kill(child, signal.SIGKILL)
+    pytest.fail("the child waits for work for ever")
+
+
+def parent():
+    """Wait in a child that serves this process."""
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), serve_parent)
+    print(pool.submit(os.getpid).result(), flush=True)
+    time.sleep(60)

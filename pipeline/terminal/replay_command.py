@@ -54,6 +54,7 @@ def register(app: typer.Typer, errors: Console) -> None:
             bool, typer.Option("--accept-disagreement", help="Go on though recorded losses do not come back.")
         ] = False,
         device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+        jobs: Annotated[int, typer.Option(metavar="N", help="Processes; more are quicker for small models.")] = 1,
     ) -> None:
         """Evaluate recorded minibatches again: at reference points, along steps, at mean points; and sharpness.
 
@@ -89,7 +90,8 @@ def register(app: typer.Typer, errors: Console) -> None:
 
             found = ask(
                 Path(run) if "/" in run else run, asked, workload=workload, allow=allow or (),
-                changed_source=changed_source, accept_disagreement=accept_disagreement, device=device, progress=show,
+                changed_source=changed_source, accept_disagreement=accept_disagreement, device=device, jobs=jobs,
+                progress=show,
             )  # fmt: skip
         if found.warning:
             errors.print(f"Warning: {found.warning}", style="bold", highlight=False)

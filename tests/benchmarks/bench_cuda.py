@@ -20,7 +20,7 @@ from tests.benchmarks.contenders import Traced, Training
 from tests.benchmarks.measure import Session, at_most, load, machine, markdown_table
 from tests.benchmarks.peers import open_peer
 from tracer.workloads import Batch, Workload
-from tracer.workloads.models import CharacterGPT
+from tracer.workloads.models import CharacterTransformer
 
 ROUNDS, STEPS = 7, 4
 ALONE, TRACED, PROBED, EXTRA, SAVED = (
@@ -67,7 +67,7 @@ def resnet18(width: int = 64, classes: int = 10) -> nn.Module:
 def gpt2(device: torch.device | str) -> nn.Module:
     """Depth, width, context and alphabet of the smallest GPT-2."""
     with torch.device(device):
-        return CharacterGPT(50_257, 1_024, 768, 12, 12)
+        return CharacterTransformer(50_257, 1_024, 768, 12, 12)
 
 
 def problems(device: torch.device, quick: bool) -> list[Workload]:
@@ -101,7 +101,7 @@ def problems(device: torch.device, quick: bool) -> list[Workload]:
         Workload(
             "GPT-2 size",
             "",
-            built(lambda: CharacterGPT(alphabet, context, 16, 2, 2) if quick else gpt2("cpu")),
+            built(lambda: CharacterTransformer(alphabet, context, 16, 2, 2) if quick else gpt2("cpu")),
             next_loss,
             of_texts,
             texts,

@@ -6,7 +6,7 @@ import os
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import torch
 
 from tracer.errors import UsageError
 from tracer.replay.agreement import Agreement
+from tracer.replay.answering import Answering, Opened, Processes, answers
 from tracer.replay.at_reference import AtReference
 from tracer.replay.curvature import Critical, SecondMoments, Sharpness
 from tracer.replay.double import DoubleEngine, InDouble
@@ -31,8 +32,6 @@ from tracer.store.home import resolve_run, tables_root
 from tracer.store.replays import Index, Results
 
 SEAL_STEPS, SEAL_SECONDS = 512, 20.0  # what a killed replay loses at most
-STRETCH_SECONDS = 1.0  # above it, fewer steps are answered together
-HELD = 1 << 22  # numbers of as many gradients as are answered together
 
 Progress = Callable[[str, int, int], None]  # table, steps done, steps in all
 
@@ -96,6 +95,7 @@ def replay(
     changed_source: bool = False,
     accept_disagreement: bool = False,
     device: str = "cpu",
+    jobs: int = 1,
     into: Path | None = None,
     progress: Progress | None = None,
 ) -> Report:
@@ -111,6 +111,8 @@ def replay(
         changed_source: go on although its source is not the recorded one.
         accept_disagreement: go on although it does not give the recorded losses.
         device: as torch calls it, ``"cpu"`` or ``"cuda"``.
+        jobs: processes that answer, each with a model of its own and as many threads as training had. The numbers are
+            the same; a small model leaves most of a machine idle otherwise.
         into: directory of the run's tables, ``$LEMMATA_HOME/tables/RUN`` unless given.
         progress: called with the name of a table, steps done and steps in all.
 
@@ -121,34 +123,58 @@ def replay(
         FormatError: a file of the run or of the results is damaged.
     """
     asked.check()
-    path = resolve_run(run)
-    trace = Trace(path)
-    manifest = trace.manifest
-    if not manifest.batches:
-        raise UsageError(
-            f"{path}: recorded without minibatches, so there is nothing to ask. Record with record_batches=True "
-            "(lemmata record NAME --batches)."
-        )
-    place = torch.device(device)
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"--device {device}: there is no CUDA device here.")
-    loaded = load(manifest.workload, workload, allow, changed_source)
-    directory = into or tables_root() / trace.run_id
-    if not isinstance(directory, Path):
-        raise UsageError(
-            f"LEMMATA_TABLES={directory.parent}: a replay adds to its files, expected a directory; found a URL. "
-            "Replay with a directory of tables."
-        )
-    results = Results(directory)
-    results.directory.mkdir(parents=True, exist_ok=True)
-    lock = take_lock(results.directory)
+    if jobs < 1:
+        raise UsageError(f"replay: jobs={jobs}; expected a whole number of at least 1.")
+    call = _Call(resolve_run(run), asked, workload, tuple(allow), changed_source, device, into)
+    replayed = call.replayed(progress)
+    replayed.results.directory.mkdir(parents=True, exist_ok=True)
+    lock = take_lock(replayed.results.directory)
     try:
-        with machine((manifest.workload or {}).get("threads"), place):
-            return _replay(
-                _Replay(trace, trace.digest, loaded, place, results, directory, progress), asked, accept_disagreement
-            )
+        with machine(replayed.threads, replayed.device):
+            return _replay(call, replayed, jobs, accept_disagreement)
     finally:
         lock.release()
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What was asked for, as plain values: another process can make the same of it."""
+
+    path: Path
+    asked: Asked
+    workload: str | None
+    allow: tuple[str, ...]
+    changed_source: bool
+    device: str
+    into: Path | None
+
+    def replayed(self, progress: Progress | None = None) -> "_Replay":
+        trace = Trace(self.path)
+        manifest = trace.manifest
+        if not manifest.batches:
+            raise UsageError(
+                f"{self.path}: recorded without minibatches, so there is nothing to ask. Record with "
+                "record_batches=True (lemmata record NAME --batches)."
+            )
+        place = torch.device(self.device)
+        if place.type == "cuda" and not torch.cuda.is_available():
+            raise UsageError(f"--device {self.device}: there is no CUDA device here.")
+        loaded = load(manifest.workload, self.workload, self.allow, self.changed_source)
+        directory = self.into or tables_root() / trace.run_id
+        if not isinstance(directory, Path):
+            raise UsageError(
+                f"LEMMATA_TABLES={directory.parent}: a replay adds to its files, expected a directory; found a URL. "
+                "Replay with a directory of tables."
+            )
+        return _Replay(trace, trace.digest, loaded, place, Results(directory), directory, progress)
+
+    def opened(self, replayed: "_Replay | None" = None) -> Opened:
+        replayed = replayed or self.replayed()
+        source = Source(replayed.trace)
+        found = references(source, self.asked.references)
+        engine = Engine(replayed.loaded, replayed.trace.manifest, replayed.device)
+        questions = {question.table: question for question in _questions(replayed, self.asked, found)}
+        return Opened(engine, source, questions, replayed.device, replayed.threads)
 
 
 @dataclass
@@ -162,6 +188,11 @@ class _Replay:
     results: Results
     directory: Path
     progress: Progress | None
+
+    @property
+    def threads(self) -> int | None:
+        """Of torch, as training had them; None where that was not recorded."""
+        return (self.trace.manifest.workload or {}).get("threads")
 
     def fingerprint(self, question: Question) -> str:
         """16 digits that stand for everything the numbers of a table depend on."""
@@ -184,31 +215,40 @@ class _Replay:
         )
 
 
-def _replay(replayed: _Replay, asked: Asked, accept: bool) -> Report:
-    source = Source(replayed.trace)
-    found = references(source, asked.references)
-    engine = Engine(replayed.loaded, replayed.trace.manifest, replayed.device)
-    if (asked.full_batch) and not engine.has_full_data():
+def _replay(call: _Call, replayed: _Replay, jobs: int, accept: bool) -> Report:
+    opened, asked = call.opened(replayed), call.asked
+    if asked.full_batch and not opened.engine.has_full_data():
         raise UsageError(f"--full-batch: the workload {replayed.loaded.path!r} has no full_data().")
-    repeat = Repeat(asked.repeat)
-    index = _answer(replayed, engine, source, repeat, replayed.index())
-    agreement = Agreement.of(replayed.results.read(replayed.fingerprint(repeat), repeat.schema))
-    index = replace(index, noise=agreement.as_json(replayed.trace.manifest))
-    replayed.results.write_index(index)
-    warning = agreement.require(replayed.trace.manifest, accept)
-    for question in _questions(replayed, asked, found):
-        if not _covered(replayed, question, index):
-            index = _answer(replayed, engine, source, question, index)
+    with _answering(call, opened, jobs) as ask:
+        repeat, *questions = opened.questions.values()
+        index = _answer(replayed, opened.source, ask, repeat, replayed.index())
+        agreement = Agreement.of(replayed.results.read(replayed.fingerprint(repeat), repeat.schema))
+        index = replace(index, noise=agreement.as_json(replayed.trace.manifest))
+        replayed.results.write_index(index)
+        warning = agreement.require(replayed.trace.manifest, accept)
+        for question in questions:
+            if not _covered(replayed, question, index):
+                index = _answer(replayed, opened.source, ask, question, index)
     write_pairs(replayed.results, replayed.directory, replayed.digest, index)
     replayed.results.sweep(index)
     rows = {name: replayed.results.read(entry["fingerprint"]).num_rows for name, entry in index.tables.items()}
     return Report(replayed.directory, rows, agreement, warning)
 
 
+@contextmanager
+def _answering(call: _Call, opened: Opened, jobs: int) -> Iterator[Answering]:
+    if jobs == 1:
+        yield lambda question, rows: answers(question, opened.engine, opened.source, rows)
+    else:
+        with Processes(jobs, call.opened) as processes:
+            yield processes
+
+
 def _questions(replayed: _Replay, asked: Asked, found: Sequence[Reference]) -> list[Question]:
     manifest = replayed.trace.manifest
     names = block_names(manifest)
-    questions: list[Question] = [AtReference(each, asked.gradients, asked.every, names) for each in found]
+    questions: list[Question] = [Repeat(asked.repeat)]
+    questions += [AtReference(each, asked.gradients, asked.every, names) for each in found]
     if asked.profile:
         questions.append(Profile(asked.profile, asked.every, names))
     if asked.block_gaps:
@@ -229,7 +269,7 @@ def _questions(replayed: _Replay, asked: Asked, found: Sequence[Reference]) -> l
     return questions
 
 
-def _answer(replayed: _Replay, engine: Engine, source: Source, question: Question, index: Index) -> Index:
+def _answer(replayed: _Replay, source: Source, ask: Answering, question: Question, index: Index) -> Index:
     """Answer what is not answered yet."""
     results, fingerprint = replayed.results, replayed.fingerprint(question)
     done = set(results.read(fingerprint, question.schema)["step"].to_pylist())
@@ -250,7 +290,7 @@ def _answer(replayed: _Replay, engine: Engine, source: Source, question: Questio
             replayed.progress(question.table, done, len(all_rows))
 
     tell(len(all_rows) - len(left))
-    for stretch, table in answers(question, engine, source, left):
+    for stretch, table in ask(question, left):
         waiting.append(table)
         steps += len(stretch)
         if steps >= SEAL_STEPS or time.monotonic() - sealed_at > SEAL_SECONDS:
@@ -262,33 +302,6 @@ def _answer(replayed: _Replay, engine: Engine, source: Source, question: Questio
     index = replace(index, tables={**index.tables, question.table: {**entry, "complete": True}})
     results.write_index(index)
     return index
-
-
-def answers(
-    question: Question, engine: Engine, source: Source, rows: Sequence[int]
-) -> Iterator[tuple[Sequence[int], pa.Table]]:
-    """Rows that were answered together, and their table, which another thread makes while the next ones are asked."""
-    with ThreadPoolExecutor(1) as beside:
-        before: tuple[Sequence[int], Future[pa.Table]] | None = None
-        for stretch in stretches(question, engine, source, rows):
-            finish = question.answer(engine, source, stretch)
-            if before:
-                yield before[0], before[1].result()
-            before = stretch, beside.submit(finish)
-        if before:
-            yield before[0], before[1].result()
-
-
-def stretches(question: Question, engine: Engine, source: Source, rows: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Rows to be answered together: of one chunk, of bounded memory, and of bounded time once one was answered."""
-    most, size = max(1, min(question.at_once, HELD // engine.size)), 1
-    start = 0
-    while start < len(rows):
-        stop = min(start + size, bisect_left(rows, source.end_of_chunk(rows[start])))
-        began = time.monotonic()
-        yield rows[start:stop]
-        size = min(2 * size, most) if time.monotonic() - began < STRETCH_SECONDS else max(1, size // 2)
-        start = stop
 
 
 def _covered(replayed: _Replay, question: Question, index: Index) -> bool:
