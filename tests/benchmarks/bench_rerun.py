@@ -19,6 +19,9 @@ import tempfile
 import time
 from pathlib import Path
 
+import dagster as dg
+
+from pipeline.bodies import Event, changed
 from pipeline.compute import compute, graph
 from pipeline.instance import opened, register
 from pipeline.reporting import report
@@ -65,7 +68,13 @@ def _copy(run_id: str, names: list[str]) -> None:
     with opened() as instance:
         register(instance, names)
         if done is not None:
-            report(instance, lambda: ([e._replace(partition=name) for e in done.events] for name in names))
+            report(instance, lambda: ([_of(name, event) for event in done.events] for name in names))
+
+
+def _of(run_id: str, event: Event) -> Event:
+    if isinstance(event, dg.AssetMaterialization):
+        return dg.AssetMaterialization(event.asset_key, partition=run_id, metadata=event.metadata, tags=event.tags)
+    return changed(event, partition=run_id)
 
 
 def _rerun(what: str, names: list[str], jobs: int) -> None:
