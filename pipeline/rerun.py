@@ -5,6 +5,7 @@ reports each recorded run as it is done. What fails is reported as a failed Dags
 partition.
 """
 
+import gc
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from tracer.processes import serve_parent
 from tracer.store import home
 
 SUMMARIES = ("verdicts", "report")
+SELDOM = 100_000, 50, 100  # new objects between two searches for garbage: figures make many, and few are garbage
 DIED = "process"  # the asset that a failure names where a computing process died
 Reasons = Mapping[str, str]  # asset: why it is computed again
 Said = Callable[[Computed], None]
@@ -204,6 +206,9 @@ def _begin() -> None:
     """Leave Ctrl-C to the process that reports, end with it, and load everything once."""
     serve_parent()
     graph()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*SELDOM)
 
 
 def _report_failure(instance: dg.DagsterInstance, of: Graph, run_id: str, failure: Failure) -> None:
