@@ -16,6 +16,13 @@ def test_every_acknowledged_step_survives_sigkill(tmp_path, seed):
     faults.kill(seed, tmp_path, faults.killed_run)
 
 
+def test_so_it_does_at_two_dozen_other_moments():
+    command = [sys.executable, "-m", "tests.soak", "kill", "24", "--first", "6"]
+    done = subprocess.run(command, cwd=faults.ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "kill: 24 faults, 0 failed" in done.stdout
+
+
 def test_the_command_line_says_where_a_killed_run_ended(tmp_path):
     faults.killed_run(tmp_path / "run", 0.2)
     trace = Trace(tmp_path / "run")

@@ -310,7 +310,6 @@ def test_a_flipped_bit_is_named_and_stops_everything_downstream(home: Path) -> N
         (evaluation,) = check_results(instance, "trace", "sgdm").values()
     assert (evaluation.passed, evaluation.blocking) == (False, True)
     assert str(chunk) in evaluation.description
-    assert requested() == set()
 
 
 def test_a_directory_with_the_name_of_another_run_is_not_computed(home: Path) -> None:
@@ -323,17 +322,3 @@ def test_a_metric_of_a_run_without_geometry_says_what_to_do(home: Path) -> None:
     (outcome,) = materialize(["sgdm"], metric_selection(["convexity_gap"]))
     assert isinstance(outcome, Outcome)
     assert "lemmata materialize sgdm" in outcome.failures[0].message
-
-
-def test_automation_computes_a_new_metric_of_every_run_and_nothing_else(computed: Path, own_metrics: Path) -> None:
-    assert requested() == set()
-    (own_metrics / "stride.py").write_text(STEP_LENGTH.replace("step_length", "stride"))
-    assert requested() == {("stride", "sgdm"), ("stride", "adamw")}
-
-
-def requested() -> set[tuple[str, str | None]]:
-    """Assets and runs that automation would compute now."""
-    with opened() as instance:
-        result = dg.evaluate_automation_conditions(build(), instance, dg.AssetSelection.all())
-        keys = [dg.AssetKey(name) for name in names(build())]
-        return {(key.path[-1], run_id) for key in keys for run_id in result.get_requested_partitions(key)}
