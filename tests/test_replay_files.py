@@ -347,7 +347,7 @@ def test_several_processes_find_what_one_finds_in_the_same_order(path, tmp_path)
         assert read[0].equals(read[1]), name
 
 
-def test_a_process_that_dies_is_an_error_and_what_was_found_stays(tmp_path):
+def test_a_process_that_dies_is_an_error_and_none_is_left_behind(tmp_path):
     path = record(tmp_path / "run", "deadly", 30, 0.3)
     ask = {"workload": "tests.replay_problems:deadly", "into": tmp_path / "into", "jobs": 2}
     with pytest.raises(LemmataError, match=r"one of 2 processes died.*fewer --jobs"):

@@ -116,7 +116,7 @@ class Processes:
         except BrokenProcessPool:
             raise LemmataError(
                 f"replay of {question.table!r}: one of {self._count} processes died, perhaps because memory ran out; "
-                "each holds a model of its own. What was found is kept: give the same command with fewer --jobs."
+                "each holds a model of its own. What was sealed is kept: give the same command with fewer --jobs."
             ) from None
 
 

@@ -119,7 +119,7 @@ def replay(
     Raises:
         UsageError: no minibatches were recorded, the workload is not allowed or has changed or builds another model, a
             reference is not there, or another process is replaying this run.
-        LemmataError: the replayed losses are not the recorded ones.
+        LemmataError: the replayed losses are not the recorded ones, or one of several processes died.
         FormatError: a file of the run or of the results is damaged.
     """
     asked.check()
