@@ -93,12 +93,23 @@ def kill(seed, folder, record=killed_fork):
     shutil.rmtree(path)
 
 
-def full_disk(seed, folder):
-    """A small file system fills up while a run is recorded: an error in Python, and nothing acknowledged is lost."""
+def full_disk(seed, folder, disk=None):
+    """A small file system fills up while a run is recorded: an error in Python, and nothing acknowledged is lost.
+
+    In memory a chunk's room is not reserved and any write may find none; on ext4 a chunk finds its room or none at all.
+    """
+    disk = disk or ("tmpfs", "ext4")[seed // 2 % 2]
     mount = folder / f"full-{seed}"
     mount.mkdir()
     size = random.Random(seed).randrange(200_000, 2_000_000)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", mount], check=True)
+    if disk == "ext4":
+        image = folder / f"disk-{seed}"
+        image.write_bytes(b"")
+        os.truncate(image, size + 300_000)  # its own tables
+        subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", image], check=True)
+        subprocess.run(["mount", "-o", "loop", image, mount], check=True)
+    else:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", mount], check=True)
     try:
         command = [sys.executable, "-m", "tests.recorded_to_death", str(mount / "run"), *BATCHES[seed % 2]]
         done = subprocess.run(command, capture_output=True, cwd=ROOT, timeout=120, check=False)
@@ -271,6 +282,9 @@ class Hostile:
             file.write_bytes(bytes(content[: chance.randrange(1, len(content) + 1)]))
 
 
-def can_mount():
-    """Whether this process may mount a small file system."""
-    return hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("mount") is not None
+def can_mount(disk="tmpfs"):
+    """Whether this process may mount a small file system of this kind."""
+    possible = hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("mount") is not None
+    if disk == "ext4":
+        possible = possible and shutil.which("mkfs.ext4") is not None and Path("/dev/loop-control").exists()
+    return possible

@@ -12,6 +12,7 @@ from tests.training import plain_net, train
 from tracer import RecordingError, Tracer, UsageError
 from tracer.forecast import disk_speed, forecast
 from tracer.plan import Bursts, Every, EveryNth
+from tracer.ring import MOST_SLOTS
 from tracer.schedule import Budget, Schedule
 from tracer.store import Trace, verify
 from tracer.store.layout import Layout
@@ -120,21 +121,24 @@ class Slow:
 def test_a_disk_slower_than_training_leaves_steps_out_if_asked_and_counts_them(tmp_path, monkeypatch):
     disk = Slow(monkeypatch)
     loop = Loop(tmp_path / "run", when_full="drop")
-    loop.run(20)
+    loop.run(MOST_SLOTS + 12)
     disk.go_on.set()
     loop.tracer.close()
     found = Trace(tmp_path / "run")
-    assert found.steps.tolist() == [*range(8), 20], "eight slots, and the final point"
-    assert found.manifest.ended["left_out"] == {"disk slower than training": {"steps": 12, "first": 8, "last": 19}}
+    last = MOST_SLOTS + 11
+    assert found.steps.tolist() == [*range(MOST_SLOTS), last + 1], "all slots, and the final point"
+    left_out = {"steps": 12, "first": MOST_SLOTS, "last": last}
+    assert found.manifest.ended["left_out"] == {"disk slower than training": left_out}
 
 
 def test_a_disk_slower_than_training_is_waited_for_by_default(tmp_path, monkeypatch):
     disk = Slow(monkeypatch)
     loop = Loop(tmp_path / "run")
     threading.Timer(0.3, disk.go_on.set).start()
-    loop.run(20)
+    loop.run(MOST_SLOTS + 12)
+    assert disk.go_on.is_set(), "training has not waited"
     loop.tracer.close()
-    assert Trace(tmp_path / "run").step_count == 21
+    assert Trace(tmp_path / "run").step_count == MOST_SLOTS + 13
     assert Trace(tmp_path / "run").manifest.ended.get("left_out") is None
 
 

@@ -1,10 +1,15 @@
 """Steps that waited together are written together: the same files, the same guarantees."""
 
+import os
+
+import numpy as np
 import pytest
 
 from tests.by_hand import manifest, vectors
 from tracer.errors import UsageError
 from tracer.store import Trace, chunk_writer, verify
+from tracer.store.files import PIECE, pwrite_rows
+from tracer.store.layout import digest
 from tracer.store.run_writer import RunWriter, Step
 
 ROWS = vectors(11, 7)
@@ -31,6 +36,22 @@ def test_the_files_are_those_of_one_at_a_time(tmp_path):
     alone = written(tmp_path / "a" / "run", [[t] for t in range(11)])
     assert len(alone) == 6
     assert written(tmp_path / "b" / "run", [range(3), range(3, 11)]) == alone
+
+
+@pytest.mark.parametrize("short", [False, True])
+@pytest.mark.parametrize(
+    ("count", "size", "offset"), [(20, 100_001, 0), (20, 100_001, PIECE - 7), (1300, 16, 3), (3, 8, 0)]
+)
+def test_rows_written_together_lie_one_behind_the_other(tmp_path, monkeypatch, count, size, offset, short):
+    """Across the borders of pieces, more of them than a system call takes, and where the system takes only some."""
+    rows = [np.frombuffer(np.random.default_rng(i).bytes(size), np.uint8) for i in range(count)]
+    if short:
+        whole = os.pwritev
+        monkeypatch.setattr(os, "pwritev", lambda file, parts, at: whole(file, [parts[0][: len(parts[0]) // 2]], at))
+    with (tmp_path / "file").open("w+b") as file:
+        found = pwrite_rows(file.fileno(), rows, offset, size)
+        assert os.pread(file.fileno(), 2 * count * size, offset) == b"".join(rows)
+    assert found == [[digest(row)] for row in rows]
 
 
 def test_a_step_that_does_not_follow_is_refused_with_those_around_it(tmp_path):

@@ -21,17 +21,19 @@ from tracer.store.run_writer import RunWriter, Step
 
 Array = npt.NDArray[Any]
 MOST_BYTES = 1 << 30  # of a ring's slots, unless two are larger
-SMALL_BYTES = 4 << 20  # rings of eight slots are no larger
+SMALL_BYTES = 8 << 20  # a ring of more than four slots is no larger
+MOST_SLOTS = 32
 HELD = 0.25  # seconds for which a step may wait for the next backward pass
 COMING = object()  # in a step record: the value travels in Slot.scalars
 
 
 def slots_for(step_bytes: int) -> int:
-    """How many slots a ring has: four, but eight small or two large ones.
+    """How many slots a ring has: four, but up to 32 small or two large ones.
 
-    The writer takes all that wait at once, and what it pays per call is what short steps cost it.
+    The writer takes all that wait at once, and what it pays per call is what short steps cost it: with sixteen of
+    10,000 parameters in one call it is as fast as a bare write and its hash.
     """
-    return 8 if 8 * step_bytes <= SMALL_BYTES else max(2, min(4, MOST_BYTES // step_bytes))
+    return max(2, min(4, MOST_BYTES // step_bytes), min(MOST_SLOTS, SMALL_BYTES // step_bytes))
 
 
 @dataclass
