@@ -10,7 +10,6 @@ Mehta, Mishchenko, Khaled, Cutkosky 2023, Theorem 10)
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from scipy.optimize import lsq_linear
 
 Floats = npt.NDArray[np.float64]
 EXACT, GRID = 1000, 400  # lengths for which every step is computed; of longer runs, steps between which S2 is drawn
@@ -63,6 +62,8 @@ def of_schedule(rate: Floats) -> tuple[Floats, Floats]:
 
 def fitted(loss: Floats, first: Floats, second: Floats) -> Floats:
     """The curve of the first half's losses, at every step; NaN where there are too few of them."""
+    from scipy.optimize import lsq_linear  # here: scipy loads longer than all pages of the UI
+
     n = len(loss)
     known = np.isfinite(loss) & np.isfinite(first) & np.isfinite(second)
     begin = known[: n // 2]

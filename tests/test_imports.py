@@ -40,7 +40,8 @@ FLOORS = (
     Floor(
         "analysis",
         names("tracer.store tracer.errors"),
-        names("numpy numba llvmlite polars scipy matplotlib PIL jinja2"),
+        names("numpy numba llvmlite polars matplotlib PIL jinja2"),
+        lazily=names("scipy"),  # loads longer than all pages of the UI
     ),
     Floor(
         "pipeline.commands",  # the way in: works in the base install, and imports the rest when a command asks for it

@@ -1,13 +1,16 @@
 """What the tracer records, against what a training loop knows of itself."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from tests.training import noisy_net, plain_net, train
-from tracer import Tracer, UsageError
+from tracer import Tracer, UsageError, recorder
 from tracer.store import Trace
+from tracer.store.run_writer import RunWriter
 
 
 def rows(path):
@@ -51,14 +54,23 @@ def test_points_gradients_and_losses_are_those_of_the_loop_bit_for_bit(tmp_path,
     assert [r["has_g"] for r in records] == [True] * 7 + [False]
 
 
-def test_the_look_back_probe_sees_the_same_function_at_the_previous_point(tmp_path):
-    """Dropout and BatchNorm in train mode: evaluated by hand at x_{t-1} with the same random numbers."""
+@pytest.mark.parametrize("when_full", ["block", "drop"])
+@pytest.mark.parametrize("disk", ["fast", "slow"])
+def test_the_look_back_probe_sees_the_same_function_at_the_previous_point(tmp_path, monkeypatch, disk, when_full):
+    """Dropout and BatchNorm in train mode: evaluated by hand at x_{t-1} with the same random numbers.
+
+    A slow disk keeps one of the two slots, so that each is filled again as soon as it may be.
+    """
+    if disk == "slow":
+        monkeypatch.setattr(recorder, "slots_for", lambda step_bytes: 2)
+        write = RunWriter.append_all
+        monkeypatch.setattr(RunWriter, "append_all", lambda *given: (time.sleep(0.01), write(*given)))
     torch.manual_seed(1)
     model = noisy_net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     expected, previous = [], None
-    with Tracer(tmp_path / "run", model, optimizer, probes=["look_back"]) as tracer:
-        for _ in range(6):
+    with Tracer(tmp_path / "run", model, optimizer, probes=["look_back"], when_full=when_full) as tracer:
+        for _ in range(12):
             batch = torch.rand(8, 1, 8, 8)
             state = torch.get_rng_state()
             if previous is not None:
@@ -72,10 +84,14 @@ def test_the_look_back_probe_sees_the_same_function_at_the_previous_point(tmp_pa
             previous = {k: v.clone() for k, v in model.state_dict().items()}
             loop(tracer, model, optimizer, [lambda b=batch: model(b).square().mean()])
     vectors, records = rows(tmp_path / "run")
-    assert [r["has_h"] for r in records] == [False] + [True] * 5 + [False]
-    for t, (loss, h) in enumerate(expected, start=1):
-        assert records[t]["loss_previous"] == loss
-        assert np.array_equal(vectors["h"][t], h)
+    steps = [r["step"] for r in records]
+    adjacent = [t - 1 in steps and t < 12 for t in steps]
+    assert [r["has_h"] for r in records] == adjacent
+    assert len(steps) == 13 or (disk, when_full) == ("slow", "drop")
+    for row in np.flatnonzero(adjacent):
+        loss, h = expected[steps[row] - 1]
+        assert records[row]["loss_previous"] == loss
+        assert np.array_equal(vectors["h"][row], h)
 
 
 def test_accumulated_micro_batches_are_recorded_as_one_loss_and_one_gradient(tmp_path):

@@ -47,6 +47,7 @@ class Boundary:
     _capture: Capture
     _losses: Losses
     _previous: list[torch.Tensor]  # the point of the look-back probe
+    _own_previous: list[torch.Tensor]  # room for it where what is recorded does not say all of it
     _room: list[torch.Tensor]  # where the parameters are while it asks
     _previous_step: int | None  # whose point that is
     _ahead: list[int] | None  # versions of the parameters where the look-ahead probe asked
@@ -122,12 +123,14 @@ class Boundary:
         self._check_space(self._writer.layout, self._batches.bytes)
         self._gradients.check(self.step)
         self._capture.gradient(self.step)
-        self._capture.point()
+        point = self._capture.point()
         left_out = self._scaling.left_out()
         if left_out:
             self._capture.skipped()
-        if self._previous and self._schedule.next_recorded and not left_out:
-            fill(self._previous, [p.data for p in self._subject.trained])
+        if self._room and self._schedule.next_recorded and not left_out:
+            if self._own_previous:
+                fill(self._own_previous, [p.data for p in self._subject.trained])
+            self._previous = self._own_previous or point
             self._previous_step = self.step
 
     def _after_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from tracer.losses import Losses
 from tracer.probe import fill
 from tracer.ring import COMING, Ring, Slot
 from tracer.store.layout import BUFFER
-from tracer.subject import Subject
+from tracer.subject import Subject, Views
 
 SCALARS = ("loss", "loss_previous", "loss_next", "clip_factor")  # may still be on the device when the step ends
 
@@ -31,7 +31,7 @@ class Capture:
         self._numbers = tuple((f"hyper:{h.name}", h) for h in subject.hyperparameters())
         self._batches = batches
         self._slot: Slot | None = None
-        self._known_views: dict[int, list[torch.Tensor]] = {}
+        self._known_views = Views(subject)
         self.forget()
 
     def forget(self) -> None:
@@ -58,11 +58,16 @@ class Capture:
             self._gradients.copy_to(self._views("g"), step)
             self._filled("g")
 
-    def point(self) -> None:
-        """Copy the parameters as they are."""
+    def point(self) -> list[torch.Tensor]:
+        """Copy the parameters as they are; the copies stand until the slot after the next one is taken.
+
+        A ring has two slots at least and gives them out in turn.
+        """
+        views = self._views("x")
         with torch.no_grad():
-            fill(self._views("x"), self._subject.parameters)
+            fill(views, self._subject.parameters)
         self._filled("x")
+        return views
 
     def skipped(self) -> None:
         """A gradient scaler leaves out this update: keep the point and the loss, and no gradient."""
@@ -71,10 +76,9 @@ class Capture:
         self.record["skipped"] = True
 
     def probes(self, losses: Losses) -> None:
-        """Copy what the probes found."""
+        """Take what the probes found, and leave them room for the next step."""
         for stream in losses.filled:
-            self._free().flat[stream].copy_(losses.flat[stream])
-            self._filled(stream)
+            losses.flat[stream] = self._free().exchange(stream, losses.flat[stream])
 
     def optimizer(self) -> None:
         """Copy the optimizer's buffers and hyperparameters as they are after the update."""
@@ -108,10 +112,7 @@ class Capture:
         return self._slot
 
     def _views(self, stream: str) -> list[torch.Tensor]:
-        flat = self._free().flat[stream]  # one of a few that live as long as the ring
-        if id(flat) not in self._known_views:
-            self._known_views[id(flat)] = self._subject.views(flat)
-        return self._known_views[id(flat)]
+        return self._known_views(self._free().flat[stream])
 
     def _filled(self, stream: str) -> None:
         self._free().filled.add(stream)

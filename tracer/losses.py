@@ -8,7 +8,7 @@ import torch
 from tracer.errors import UsageError
 from tracer.probe import Answer, Closure, fill
 from tracer.scaling import Scale, unscaled
-from tracer.subject import Subject
+from tracer.subject import Subject, Views
 from tracer.surroundings import Moment
 
 LOSS_OF = {"g": "loss", "h": "loss_previous", "a": "loss_next"}  # the record column of the loss beside a gradient
@@ -40,7 +40,7 @@ class Losses:
         device = subject.parameters[0].device
         size = sum(block.size for block in subject.blocks)
         self.flat = {s: torch.zeros(size, dtype=subject.dtype, device=device) for s in streams}
-        self.vectors = {s: subject.views(flat) for s, flat in self.flat.items()}
+        self._views = Views(subject)
         self.forget()
 
     def forget(self) -> None:
@@ -82,7 +82,7 @@ class Losses:
         """Add a probe's loss and gradient, times ``weight``, to those of the micro-batches before."""
         value, gradient = answer
         times = None if weight.is_cpu and weight.item() == 1.0 else weight.to(self._dtype)
-        fill(self.vectors[stream], gradient, times, add=stream in self.filled)
+        fill(self._views(self.flat[stream]), gradient, times, add=stream in self.filled)
         self.filled.add(stream)
         self._total(stream, value, weight)
 

@@ -179,8 +179,9 @@ class Tracer(Boundary):
         self._capture = Capture(self._ring, self._subject, self._gradients, buffers, self._batches)
         self._losses = Losses(self._subject, tuple(s for s in layout.streams if s in ("h", "a", "ga", "gb")))
         look_back = "look_back" in self.probes
-        self._previous = [torch.zeros_like(p) for p in self._subject.trained] if look_back else []
-        self._room = [torch.zeros_like(p) for p in self._previous]
+        self._room = [torch.zeros_like(p) for p in self._subject.trained] if look_back else []
+        self._own_previous = [] if self._subject.recorded_exactly else [torch.zeros_like(p) for p in self._room]
+        self._previous = []
         self._previous_step = None  # whose point that is
         self._ahead = None  # versions of the parameters where the look-ahead probe asked
         self._loss_dtype_known = False

@@ -56,6 +56,14 @@ class Slot:
     batches: Callable[[], Message] | None = None  # waits for the minibatch and gives its message
     arrived: Callable[[], None] | None = None  # waits until the numbers are on the host
 
+    def exchange(self, stream: str, flat: torch.Tensor) -> torch.Tensor:
+        """Take ``flat`` as what training wrote of ``stream``; returns the tensor it replaces. Nothing is copied."""
+        own, self.flat[stream] = self.flat[stream], flat
+        if self.flat is self.host:
+            self.rows[stream] = flat.numpy()
+        self.filled.add(stream)
+        return own
+
 
 class Ring:
     """Slots that go round between the training thread and the writer thread.

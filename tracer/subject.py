@@ -154,6 +154,11 @@ class Subject:
         """How often each trained parameter was changed in place so far, but for changes through ``.data``."""
         return [p._version for p in self.trained]
 
+    @property
+    def recorded_exactly(self) -> bool:
+        """Whether all that is trained is recorded, in its own dtype: a recorded point is the whole point."""
+        return len(self.parameters) == len(self.trained) and all(p.dtype == self.dtype for p in self.trained)
+
     def views(self, flat: torch.Tensor) -> list[torch.Tensor]:
         """Parts of a flat tensor of shape ``(d,)``, one per parameter and in its shape."""
         return [flat[b.offset : b.offset + b.size].view(b.shape) for b in self.blocks]
@@ -219,6 +224,20 @@ def _number(value: Any) -> float | None:
     if isinstance(value, Real) or (isinstance(value, torch.Tensor) and value.numel() == 1):
         return float(value)
     return None
+
+
+class Views:
+    """Views of flat tensors that live as long as a recording, made once for each."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._known: dict[int, tuple[torch.Tensor, list[torch.Tensor]]] = {}
+
+    def __call__(self, flat: torch.Tensor) -> list[torch.Tensor]:
+        """As :meth:`Subject.views`; ``flat`` is kept, so that no other tensor gets its identity."""
+        if id(flat) not in self._known:
+            self._known[id(flat)] = flat, self._subject.views(flat)
+        return self._known[id(flat)][1]
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[torch.nn.Parameter]:

@@ -13,7 +13,7 @@ from tracer.errors import UsageError
 from tracer.workloads import Workload, workload
 
 ALONE, TRACED, PROBED, EXTRA = "no tracer", "lemmata", "lemmata, look-back probe", "one more forward and backward"
-ROUNDS, STEPS = 25, 8
+ROUNDS, STEPS = 15, 20  # the last step of a turn is waited for, which training does once in all
 
 
 def run(session: Session) -> None:

@@ -207,7 +207,7 @@ class SecondPass(Untraced):
         return torch.from_numpy(vector).to(self._subject.parameters[0].device)
 
     def _gradient(self, table: str) -> torch.Tensor:
-        return torch.cat([view.reshape(-1) for view in self._losses.vectors[table]])
+        return self._losses.flat[table].clone()
 
     # --- results --------------------------------------------------------------------------------------------------
 
