@@ -87,6 +87,7 @@ COLUMNS: dict[str, Column] = {
     "loss": Column("f(x_t), as the step recorded it", _LOSS, "steps", NO_LOSS),
     "loss_previous": Column("f(x_{t−1}, z_t), as the look-back probe recorded it", _LOSS, "steps", _NO_PROBE),
     "loss_next": Column("f(x_{t+1}, z_t), as the look-ahead probe recorded it", _LOSS, "steps", NO_LOOK_AHEAD),
+    "loss_start": Column("mean of the first 10 recorded losses", _LOSS, "steps", NO_LOSS),
     "rate_distance": Column(
         "S1 = 1/(2 Σ_{s≤t} lr_s), of the bound of a convex loss", Units(loss=1, distance=-2), "steps", _NO_RATE
     ),
@@ -122,7 +123,7 @@ COLUMNS: dict[str, Column] = {
 }
 LOSSES = frozenset(
     {
-        *("loss_x", "loss_y", "loss", "loss_previous", "loss_next", "loss_change_d"),
+        *("loss_x", "loss_y", "loss", "loss_previous", "loss_next", "loss_change_d", "loss_start"),
         *("rate_curve", "loss_moved", "loss_spread"),
         *REPLAY_LOSSES,
     }
@@ -157,7 +158,7 @@ slip_room, slip_e = pl.col("slip_room"), pl.col("slip_e")
 mhat_e, decay_e, ee_adam, ee_ahead = pl.col("mhat_e"), pl.col("decay_e"), pl.col("ee_adam"), pl.col("ee_ahead")
 loss, rate_distance, rate_noise = pl.col("loss"), pl.col("rate_distance"), pl.col("rate_noise")
 rate_curve, loss_moved, loss_spread = pl.col("rate_curve"), pl.col("loss_moved"), pl.col("loss_spread")
-coupled_decay = pl.col("coupled_decay")
+coupled_decay, loss_start = pl.col("coupled_decay"), pl.col("loss_start")
 clip_factor, random_scale = pl.col("clip_factor"), pl.col("random_scale")
 u_loss, u_vector, sigma_f = pl.col("u_loss"), pl.col("u_vector"), pl.col("sigma_f")
 value = pl.col("value")

@@ -17,6 +17,7 @@ from analysis.rounding import roundoff
 from analysis.tables import MODEL, PAIRINGS, REFERENCE, Tables, pairing_kind
 
 KEYS = ("pairing", "step", "block")
+START = 10  # recorded losses that say where training began: one alone is a minibatch's chance
 _BEFORE = {"lr_previous": "lr", "scale_previous": "random_scale", "change_previous": "change"}  # of the step to x_t
 _OF_THE_STEP = {  # of d, by pairing: of the step that leaves x_t, and of the one that made it
     "lr_d": ("lr", "lr_previous"),
@@ -117,9 +118,13 @@ def defined_or_nan(formula: pl.Expr) -> pl.Expr:
 def with_previous(steps: pl.LazyFrame) -> pl.LazyFrame:
     """The step records with what is derived from them; of the step before it is null after a gap.
 
-    ``change`` is that of the loss over the step on its own minibatch; ``scale_least`` and ``scale_most`` are the run's.
+    ``change`` is that of the loss over the step on its own minibatch; ``scale_least`` and ``scale_most`` are the run's,
+    ``loss_start`` the mean of its first losses.
     """
     names = set(steps.collect_schema())
+    if "loss" in names:
+        first = pl.col("loss").cast(pl.Float64).sort_by("step").drop_nulls().head(START)
+        steps = steps.with_columns(loss_start=first.mean())
     if {"loss", "loss_next"} <= names:
         steps, names = steps.with_columns(change=pl.col("loss_next") - pl.col("loss")), {*names, "change"}
     if "random_scale" in names:

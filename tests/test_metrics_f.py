@@ -1,11 +1,14 @@
 """Metrics of noise, on half batches whose distribution is known."""
 
+from dataclasses import replace
+
 import numpy as np
+import polars as pl
 import pytest
 from numpy.testing import assert_allclose
 
 from tests.problems import Problem
-from tests.walks import METRICS, of, tables_of, verdict
+from tests.walks import METRICS, of, tables_of, verdict, walk
 
 pytestmark = pytest.mark.usefixtures("path_taken")
 
@@ -93,3 +96,75 @@ def test_without_half_batches_noise_is_not_applicable_and_the_reason_says_how_to
         found = verdict(name, METRICS[name].claims[0].name, bare)
         assert found["status"] == "NOT APPLICABLE"
         assert 'probes=["half_batches"]' in found["reason"]
+
+
+DESIGN = np.random.default_rng(8).normal(size=(12, 20))  # more numbers than examples: one point fits them all
+
+
+def least_squares(labels, smallest=0.0, steps=120):
+    """Minibatches of four examples ``smallest + (aᵀx − b)²/2``; the reference is the point that fits ``labels``."""
+    fits = np.linalg.lstsq(DESIGN, labels, rcond=None)[0]
+    problem = Problem(
+        f=lambda x, z: smallest + float(((DESIGN[z.astype(int)] @ (x - fits)) ** 2).mean() / 2),
+        grad=lambda x, z: DESIGN[z.astype(int)].T @ (DESIGN[z.astype(int)] @ (x - fits)) / len(z),
+        start=np.zeros(20),
+        draw=lambda random: random.integers(0, 12, 4).astype(float),
+    )
+    return problem, fits, *walk(problem, 0.02, steps)
+
+
+CLAIMS = ("small on every minibatch", "small on 95 % of the minibatches", "gradients vanish there")
+
+
+def statuses(given, name="run:fits"):
+    return [verdict("interpolation", claim, given, f"reference:{name}")["status"] for claim in CLAIMS]
+
+
+def test_a_point_that_fits_every_example_interpolates_and_the_start_does_not():
+    problem, fits, x, z = least_squares(np.random.default_rng(9).normal(size=12))
+    given = tables_of(problem, x, z, {"run:fits": fits, "initial": x[0]})
+    assert_allclose(of("interpolation", given, "reference:run:fits"), 0, atol=1e-20)
+    assert statuses(given) == ["HOLDS", "HOLDS", "HOLDS"]
+    at_start = np.array([problem.f(x[0], batch) for batch in z])
+    assert_allclose(of("interpolation", given, "reference:initial"), at_start)
+    begun = np.mean([problem.f(x[t], z[t]) for t in range(10)])
+    assert_allclose(of("interpolation", given, "reference:initial", "share_of_start"), at_start / begun)
+    along = sum(problem.f(*pair) for pair in zip(x, z, strict=False))
+    found = of("interpolation", given, "reference:initial", "share_so_far")[-1]
+    assert found == pytest.approx(at_start.sum() / along)
+    assert statuses(given, "initial") == ["FAILS", "FAILS", "FAILS"]
+
+
+def test_one_example_that_does_not_fit_is_seen_on_its_minibatches_alone():
+    random = np.random.default_rng(3)
+    z = [random.integers(0, 12, 4).astype(float) if t % 50 else np.zeros(4) for t in range(1, 601)]
+    problem = Problem(
+        f=lambda x, z: float(x @ x / 2 + 10 * (z == 0).all()),
+        grad=lambda x, z: x,
+        start=np.full(2, 3.0),
+    )
+    given = tables_of(problem, np.array([problem.start * 0.99**t for t in range(601)]), z, {"run:fits": np.zeros(2)})
+    assert statuses(given) == ["FAILS", "HOLDS", "HOLDS"]
+    assert verdict("interpolation", CLAIMS[0], given, "reference:run:fits")["violations"] == 12
+
+
+def test_a_loss_that_cannot_reach_0_fails_and_its_gradients_tell_that_one_point_minimises_all():
+    problem, fits, x, z = least_squares(np.random.default_rng(9).normal(size=12), smallest=0.3)
+    given = tables_of(problem, x, z, {"run:fits": fits})
+    assert_allclose(of("interpolation", given, "reference:run:fits"), 0.3)
+    assert statuses(given) == ["FAILS", "FAILS", "HOLDS"]
+
+
+def test_a_loss_far_below_0_is_not_taken_for_a_small_one():
+    problem, fits, x, z = least_squares(np.random.default_rng(9).normal(size=12), smallest=-0.2)
+    assert statuses(tables_of(problem, x, z, {"run:fits": fits}))[:2] == ["FAILS", "FAILS"]
+
+
+def test_without_a_replay_interpolation_is_not_applicable_and_the_reason_names_the_command():
+    problem, fits, x, z = least_squares(np.random.default_rng(9).normal(size=12))
+    given = tables_of(problem, x, z, {"last": fits})
+    bare = replace(given, geometry=given.geometry.with_columns(pl.lit(None, pl.Float64).alias("loss_y")))
+    found = verdict("interpolation", CLAIMS[0], bare, "reference:last")
+    assert found["status"] == "NOT APPLICABLE"
+    assert "lemmata replay" in found["reason"]
+    assert "--references last" in found["reason"]
