@@ -97,6 +97,14 @@ COLUMNS: dict[str, Column] = {
     "rate_curve": Column(
         "L∞ + a S1 + b S2, a and b at least 0, fitted to the losses of the first half", _LOSS, "steps", _NO_CURVE
     ),
+    "rate_agreement": Column(
+        "product of the standardised ranks of f(x_t) and of rate_curve among the run's steps",
+        Units(),
+        "steps",
+        f"the fitted curve does not fall, or {_NO_CURVE}",
+    ),
+    "fitted_distance": Column("√a of rate_curve, the D of the bound", _DISTANCE, "steps", _NO_CURVE),
+    "fitted_gradient": Column("√b of rate_curve, the G of the bound", _GRADIENT, "steps", _NO_CURVE),
     "loss_moved": Column(
         "variance of the second half's losses less the mean of loss_spread, at its steps",
         Units(loss=2),
@@ -124,7 +132,7 @@ COLUMNS: dict[str, Column] = {
 LOSSES = frozenset(
     {
         *("loss_x", "loss_y", "loss", "loss_previous", "loss_next", "loss_change_d", "loss_start"),
-        *("rate_curve", "loss_moved", "loss_spread"),
+        *("rate_curve", "rate_agreement", "loss_moved", "loss_spread"),
         *REPLAY_LOSSES,
     }
 )
@@ -158,6 +166,8 @@ slip_room, slip_e = pl.col("slip_room"), pl.col("slip_e")
 mhat_e, decay_e, ee_adam, ee_ahead = pl.col("mhat_e"), pl.col("decay_e"), pl.col("ee_adam"), pl.col("ee_ahead")
 loss, rate_distance, rate_noise = pl.col("loss"), pl.col("rate_distance"), pl.col("rate_noise")
 rate_curve, loss_moved, loss_spread = pl.col("rate_curve"), pl.col("loss_moved"), pl.col("loss_spread")
+rate_agreement, fitted_distance = pl.col("rate_agreement"), pl.col("fitted_distance")
+fitted_gradient = pl.col("fitted_gradient")
 coupled_decay, loss_start = pl.col("coupled_decay"), pl.col("loss_start")
 clip_factor, random_scale = pl.col("clip_factor"), pl.col("random_scale")
 u_loss, u_vector, sigma_f = pl.col("u_loss"), pl.col("u_vector"), pl.col("sigma_f")

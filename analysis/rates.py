@@ -16,14 +16,19 @@ EXACT, GRID = 1000, 400  # lengths for which every step is computed; of longer r
 FITTED_LEAST = 20  # losses for three numbers
 RESOLVED = 5  # a variance of n losses, less their noise, is off by about 2 noise/√n
 
-OF_RATES = ("rate_distance", "rate_noise", "rate_curve", "loss_moved", "loss_spread")
+OF_RATES = (
+    *("rate_distance", "rate_noise", "rate_curve", "loss_moved", "loss_spread"),
+    *("rate_agreement", "fitted_distance", "fitted_gradient"),
+)
 """Columns that :func:`with_rates` adds."""
 
 
 def with_rates(steps: pl.LazyFrame) -> pl.LazyFrame:
     """The step records, sorted, with the columns :data:`OF_RATES`; null where the rates or losses are not known.
 
-    ``rate_curve`` is L∞ + a S1 + b S2 with a, b ≥ 0, fitted to the losses of the first half by least squares;
+    ``rate_curve`` is L∞ + a S1 + b S2 with a, b ≥ 0, fitted to the losses of the first half by least squares, and
+    ``fitted_distance`` is √a, the D of the bound, ``fitted_gradient`` √b, its G; the mean of ``rate_agreement`` is the
+    rank correlation of that curve with the loss;
     ``loss_spread`` half the squared difference to the loss before, whose mean is the variance of a minibatch's loss
     where the curve is slow; ``loss_moved`` the variance of the second half's losses beyond that, at its steps, and null
     where it is not clearly above 0.
@@ -37,8 +42,12 @@ def with_rates(steps: pl.LazyFrame) -> pl.LazyFrame:
     first, second = of_schedule(rate)
     with np.errstate(over="ignore", invalid="ignore"):  # of a run that diverged
         spread = np.diff(loss, prepend=np.nan) ** 2 / 2
-        curve, beyond = fitted(loss, first, second), moved(loss, spread)
-    columns = dict(zip(OF_RATES, (first, second, curve, beyond, spread), strict=True))
+        a, b, curve = fitted(loss, first, second)
+        beyond = moved(loss, spread)
+    follows = found["step"].diff().fill_null(0).to_numpy() == 1  # those that are a pair with the step before
+    constants = (np.full(len(loss), np.sqrt(each)) for each in (a, b))
+    made = (first, second, curve, beyond, spread, agreement(loss, curve, follows), *constants)
+    columns = dict(zip(OF_RATES, made, strict=True))
     return found.with_columns(pl.Series(name, of, nan_to_null=True) for name, of in columns.items()).lazy()
 
 
@@ -60,22 +69,42 @@ def of_schedule(rate: Floats) -> tuple[Floats, Floats]:
     return first, np.interp(np.arange(n), at, second) if n > EXACT else second
 
 
-def fitted(loss: Floats, first: Floats, second: Floats) -> Floats:
-    """The curve of the first half's losses, at every step; NaN where there are too few of them."""
+def fitted(loss: Floats, first: Floats, second: Floats) -> tuple[float, float, Floats]:
+    """a, b and the curve of the first half's losses, at every step; NaN where there are too few of them."""
     from scipy.optimize import lsq_linear  # here: scipy loads longer than all pages of the UI
 
     n = len(loss)
     known = np.isfinite(loss) & np.isfinite(first) & np.isfinite(second)
     begin = known[: n // 2]
     if begin.sum() < FITTED_LEAST:
-        return np.full(n, np.nan)
+        return np.nan, np.nan, np.full(n, np.nan)
     columns = np.column_stack([np.ones(n), first, second])
     scale = np.abs(columns[: n // 2][begin]).max(axis=0)
     scale[scale == 0] = 1.0
     bounds = [-np.inf, 0, 0], [np.inf] * 3
     coefficients = lsq_linear(columns[: n // 2][begin] / scale, loss[: n // 2][begin], bounds).x
-    curve: Floats = (columns / scale) @ coefficients
-    return curve
+    _, a, b = (float(each) for each in coefficients / scale)
+    return a, b, (columns / scale) @ coefficients
+
+
+def agreement(loss: Floats, curve: Floats, chosen: npt.NDArray[np.bool_]) -> Floats:
+    """Products of standardised ranks: their mean over the chosen steps is Spearman's correlation. NaN elsewhere.
+
+    NaN everywhere if the curve ends no lower than it began: a bound that does not fall promises nothing, and a run that
+    diverges would rise with it.
+
+    Example:
+        >>> agreement(np.array([3.0, 1.0, 2.0]), np.array([9.0, 4.0, 5.0]), np.ones(3, bool)).round(2)
+        array([1.5, 1.5, 0. ])
+    """
+    found = np.full(len(loss), np.nan)
+    known = chosen & np.isfinite(loss) & np.isfinite(curve)
+    ranks = [pl.Series(of[known]).rank("average").cast(pl.Float64).to_numpy() for of in (loss, curve)]
+    falls = known.any() and curve[known][-1] < curve[known][0]
+    if falls and np.ptp(ranks[0]) > 0:
+        one, other = ((each - each.mean()) / each.std() for each in ranks)
+        found[known] = one * other
+    return found
 
 
 def moved(loss: Floats, spread: Floats) -> Floats:

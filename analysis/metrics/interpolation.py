@@ -66,8 +66,8 @@ metric = Metric(
             tolerance=_share_rounding,
             null_value=1.0,
             says="At 95 % of the recorded steps the loss of the minibatch at the reference point, f(x_r, z_t), is at "
-            "most 1 % of the loss that training began with (the mean of the first 10 recorded losses): the 95 % quantile "
-            "of the share is at most 0.01. It depends on no norm.",
+            "most 1 % of the loss that training began with (the mean of the first 10 recorded losses): the 95 % "
+            "quantile of the share is at most 0.01. It depends on no norm.",
             caveat="Interpolation leaves out no minibatch; this claim forgives a few examples that are wrongly "
             "labelled. A failure does not refute that the model could interpolate: another point might.",
         ),
