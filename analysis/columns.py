@@ -23,6 +23,7 @@ NO_LOOK_AHEAD = 'no look-ahead probe was recorded; record with probes=["look_ahe
 _NO_HALVES = 'no half-batch gradients were recorded; record with probes=["half_batches"]'
 _NO_SCALE = "no random scale was recorded; hand random_scale= to tracer.loss"
 _NO_REFERENCE = "it is known for pairs with a reference point only"
+_NO_NORM = f"{_NO_REFERENCE}; geometry computed before there was this column lacks it: run `lemmata rerun --stale`"
 _NO_DYNAMICS = "the optimizer's formula is not known here, or the trace does not begin with its first step"
 _NO_ADAM = "the optimizer is not Adam or AdamW, or the trace does not begin with its first step"
 _NO_CURVE = "fewer than 20 losses in the first half, or their learning rates were not recorded"
@@ -42,6 +43,7 @@ COLUMNS: dict[str, Column] = {
     "d_norms": Column("Σ_k ‖d_k‖ over the blocks k", _DISTANCE, "geometry"),
     "dg_norms": Column("Σ_k ‖∇f(x)_k − ∇f(y)_k‖ over the blocks k", _GRADIENT, "geometry", _NO_PROBE),
     "d_ahead": Column("⟨x − y, x_{t+1} − x_t⟩, for reference points", _DISTANCE2, "geometry", _NO_REFERENCE),
+    "y_y": Column("‖y‖², for reference points", _DISTANCE2, "geometry", _NO_NORM),
     "x_x": Column("‖x_t‖²", _DISTANCE2, "path"),
     "g_x": Column("⟨∇f(x_t), x_t⟩", _SLOPE, "path"),
     "x_d": Column("⟨x_t, x_t − x_{t−1}⟩", _DISTANCE2, "path"),
@@ -153,6 +155,7 @@ x_x, g_x, x_d, g_gprev, d_dprev = pl.col("x_x"), pl.col("g_x"), pl.col("x_d"), p
 gprev_gprev, dprev_dprev = pl.col("gprev_gprev"), pl.col("dprev_dprev")
 lr, lr_previous = pl.col("lr"), pl.col("lr_previous")
 d_norms, dg_norms, d_ahead = pl.col("d_norms"), pl.col("dg_norms"), pl.col("d_ahead")
+y_y = pl.col("y_y")
 ga_gb, ga_ga, gb_gb = pl.col("ga_gb"), pl.col("ga_ga"), pl.col("gb_gb")
 d_max, g_sum, dg_sum = pl.col("d_max"), pl.col("g_sum"), pl.col("dg_sum")
 gsum_gsum, gmove = pl.col("gsum_gsum"), pl.col("gmove")

@@ -80,7 +80,10 @@ def tables(
         for t in range(n):
             e, d = run.x[t] - point[t], points[ahead[t]] - run.x[t]
             extra = [e @ d, *(e[c] @ d[c] for c in cuts.values())] if leads[t] else [None] * (1 + len(cuts))
-            geometry += [{**row, "d_ahead": more} for row, more in zip(one(t), extra, strict=False)]
+            norms = [point[t, c] @ point[t, c] for c in (slice(None), *cuts.values())]
+            geometry += [
+                {**row, "d_ahead": more, "y_y": norm} for row, more, norm in zip(one(t), extra, norms, strict=False)
+            ]
     path = [row for t in range(n) for row in _path(run, points, steps, follows, leads, look_back, halves, cuts, t)]
     records = {
         "step": steps,

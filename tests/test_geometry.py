@@ -146,7 +146,7 @@ def test_without_probes_the_pair_is_there_with_its_second_gradient_missing(tmp_p
     assert not facts.has_look_back
     previous, unpaired, following = (model(pairs, p) for p in ("previous", "unpaired", "next"))
     assert previous["step"].to_list() == unpaired["step"].to_list() == [1, 2, 3]
-    none = dict.fromkeys(pairs.columns, 0) | {"d_ahead": 3}
+    none = dict.fromkeys(pairs.columns, 0) | {"d_ahead": 3, "y_y": 3}
     assert previous.null_count().row(0, named=True) == none | dict.fromkeys((*TWO_GRADIENTS, "loss_y"), 3)
     assert unpaired.null_count().row(0, named=True) == none
     of_look_ahead = ("loss_x", "gx_d", "dg_d", "dg_dg", "gx_gx", "gx_gy", "dg_norms")

@@ -33,6 +33,8 @@ def every_column(metric: Metric, loss: float = 1.0, distance: float = 1.0, n: in
     random = np.random.default_rng(1)
     columns = {name: np.abs(random.normal(size=n)) + 0.1 for name in COLUMNS} | FIXED
     columns["loss_x"] += columns["loss_y"]  # some formulas are about steps above the reference
+    for half in ("ga_ga", "gb_gb"):  # of two halves that there can be
+        columns[half] = columns[half] + columns["ga_gb"]
     adam_rates = {"qq_adam", "adam_sharpness_full"}
     adam = dict.fromkeys(("lr", "lr_previous", "lr_d"), Units(distance=1)) if adam_rates & set(metric.columns) else {}
     units = {name: column.units for name, column in COLUMNS.items()} | adam  # Adam's rate is a length of steps

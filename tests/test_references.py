@@ -133,6 +133,22 @@ def test_references_by_request(tmp_path):
         assert_allclose(ours[name].to_numpy(), theirs[name].to_numpy(), rtol=1e-12, atol=1e-12)
 
 
+def test_the_squared_norm_of_each_reference_stands_beside_its_pairs_and_nowhere_else(tmp_path):
+    x = write(tmp_path / "run", chunk_rows=2)
+    pairs = geometry(Trace(tmp_path / "run")).geometry.collect().with_columns(pl.col("pairing").cast(pl.String))
+    for name, point in points(tmp_path / "run")[0].items():
+        if name != "epoch_last":
+            squares = pairs.filter(pairing=f"reference:{name}", block="model")["y_y"]
+            assert_allclose(squares, point.astype(np.float64) @ point, rtol=1e-14)
+    of_blocks = pairs.filter(pairing="reference:last", step=3)["y_y"]
+    assert_allclose(of_blocks, [part @ part for part in (x[-1], x[-1][:3], x[-1][3:])], rtol=1e-14)
+    ends = {0: 2, 1: 6, 2: 10}
+    found = pairs.filter(pairing="reference:epoch_last")
+    at = [x[ends[EPOCHS[t]]] for t in found["step"]]
+    assert_allclose(found["y_y"], [point @ point for point in at], rtol=1e-14)
+    assert pairs.filter(~pl.col("pairing").str.starts_with(REFERENCE))["y_y"].is_null().all()
+
+
 @pytest.mark.parametrize(
     ("wanted", "error", "says"),
     [

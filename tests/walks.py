@@ -111,6 +111,7 @@ def _pair(problem: Problem, pairing: str, t: int, x: Array, z: Array, to: Array,
         "d_norms": np.linalg.norm(d),
         "dg_norms": np.linalg.norm(dg),
         "d_ahead": d @ (x[t + 1] - x[t]) if pairing.startswith(REFERENCE) else None,
+        "y_y": since @ since if pairing.startswith(REFERENCE) else None,
     }
 
 
@@ -133,6 +134,7 @@ def _path(problem: Problem, x: Array, z: Sequence[Array], halves: Any) -> list[R
         g, step = problem.grad(x[t], batch), x[t + 1] - x[t]
         total, moved = total + g, moved + g @ (x[t] - x[0])
         row = {"step": t, "block": MODEL, "x_x": x[t] @ x[t], "g_x": g @ x[t], "g_sum": np.abs(g).sum()}
+        row |= {"x_d": x[t] @ (x[t] - x[t - 1])} if t else {}
         row |= {"step_step": step @ step, "gsum_gsum": total @ total, "gmove": moved}
         if halves is not None:
             a, b = halves(x[t], batch)

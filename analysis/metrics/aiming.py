@@ -46,5 +46,9 @@ metric = Metric(
             "not support any property of the loss; compare convexity_ratio.",
         ),
     ),
-    caveats=("Needs no loss at the reference: with f(x_r) = 0 it is the convexity ratio.",),
+    caveats=(
+        "Needs no loss at the reference: with f(x_r) = 0 it is the convexity ratio.",
+        "There is no variant for f + λ‖x‖²/2: with the penalty only the point 0 can have a loss of 0, and "
+        "strong_convexity, the strong form, asks for no smallest value.",
+    ),
 )

@@ -3,7 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from analysis.columns import Units, gx_d, loss_x, loss_y
+from analysis.columns import Units, coupled_decay, gx_d, loss_x, loss_y, y_y
+from analysis.decay import decay_rise, decay_slope, regularized
 from analysis.metric import Claim, Metric
 from analysis.rounding import loss_difference_rounding, slope_rounding
 from analysis.series import running_max, running_mean
@@ -40,6 +41,13 @@ metric = Metric(
     blocks="no",
     tolerance=(_MARGIN * loss_difference_rounding + slope_rounding) / loss_y.abs(),
     series=(running_max(), running_mean()),
+    variants=(
+        regularized(
+            ((_MARGIN * (_above + decay_rise) - gx_d - decay_slope) / (loss_y + coupled_decay / 2 * y_y)).clip(
+                lower_bound=0
+            )
+        ),
+    ),
     claims=(_claim(1, 0, ", which is star-convexity"), _claim(2.5, 2, "")),
     caveats=("For losses at least 0. The largest value over a run is what a run of this β needs, and grows with it.",),
 )

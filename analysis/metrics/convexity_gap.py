@@ -3,6 +3,7 @@
 import polars as pl
 
 from analysis.columns import Units, clip_factor, coupled_decay, d_d, dg_d, gx_d, loss_x, loss_y
+from analysis.decay import regularized
 from analysis.metric import Claim, Metric, Variant
 from analysis.rounding import loss_difference_rounding, resolved
 from analysis.series import cumulative, exponential_mean, running_mean, zero_start_mean
@@ -39,11 +40,7 @@ metric = Metric(
             "with the gradient after clipping, as the 2024 script logged its slope",
             pl.when(pl.col("pairing").cast(pl.String) != "next").then(loss_x - loss_y - clip_factor * gx_d),
         ),
-        Variant(
-            "regularized",
-            "of the loss plus λ‖x‖²/2, λ the weight decay that is added to the gradient",
-            _gap - coupled_decay / 2 * d_d,
-        ),
+        regularized(_gap - coupled_decay / 2 * d_d),
     ),
     claims=(
         Claim(

@@ -3,6 +3,7 @@
 import polars as pl
 
 from analysis.columns import Units, gx_d, loss_x, loss_y, value
+from analysis.decay import decay_rise, decay_slope
 from analysis.metric import Bias, Claim, Metric, Variant
 from analysis.noise import reference_noise, total
 from analysis.rounding import loss_difference_rounding, slope_rounding
@@ -14,9 +15,9 @@ _noise = total(reference_noise)
 _frozen = pl.when(pl.col("pairing").cast(pl.String) == "reference:last").then(loss_x - loss_x.last())
 
 
-def _so_far(above: pl.Expr) -> pl.Expr:
+def _so_far(above: pl.Expr, slope: pl.Expr = gx_d) -> pl.Expr:
     defined = value.fill_nan(None).is_not_null()
-    return pl.when(defined).then(gx_d).cum_sum() / pl.when(defined).then(above).cum_sum()
+    return pl.when(defined).then(slope).cum_sum() / pl.when(defined).then(above).cum_sum()
 
 
 _slopes, _losses = gx_d.sum(), _above.sum()
@@ -57,6 +58,12 @@ metric = Metric(
             "the same with the reference loss frozen at the last recorded one, as in the 2023 scripts: noise stays in "
             "the numerator alone and inflates it (R5)",
             _so_far(_frozen),
+        ),
+        Series(
+            "regularized_ratio",
+            "the same of the loss plus λ‖x‖²/2, λ the weight decay that is added to the gradient",
+            _so_far(_above + decay_rise, gx_d + decay_slope),
+            role="beside",
         ),
     ),
     variants=(Variant("mean_of_ratios", "the mean of single steps' ratios, which zero crossings dominate", _ratio),),

@@ -1,7 +1,8 @@
 """Directional curvature: the mean of dᵀHd / dᵀd along each step, without a Hessian."""
 
 from analysis.columns import Units, coupled_decay, d_d, dg_d
-from analysis.metric import Claim, Metric, Variant
+from analysis.decay import regularized
+from analysis.metric import Claim, Metric
 from analysis.rounding import gradient_difference_rounding
 from analysis.series import exponential_mean, running_max, running_mean
 
@@ -20,13 +21,7 @@ metric = Metric(
     ratio=(dg_d, d_d),
     tolerance=gradient_difference_rounding / d_d.sqrt(),
     series=(running_mean(), exponential_mean(0.99), running_max()),
-    variants=(
-        Variant(
-            "regularized",
-            "of the loss plus λ‖x‖²/2, λ the weight decay that is added to the gradient",
-            dg_d / d_d + coupled_decay,
-        ),
-    ),
+    variants=(regularized(dg_d / d_d + coupled_decay),),
     claims=(
         Claim(
             name="convex on average",

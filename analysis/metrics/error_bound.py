@@ -2,7 +2,8 @@
 
 import polars as pl
 
-from analysis.columns import Units, d_d, ga_gb, gx_gx, lr, u_vector, value
+from analysis.columns import Units, coupled_decay, d_d, g_x, ga_gb, gx_gx, lr, u_vector, value, x_x
+from analysis.decay import regularized
 from analysis.metric import Bias, Caution, Claim, Metric, Variant
 from analysis.rounding import GRADIENT_ERRORS
 from analysis.series import exponential_mean, running_max, running_mean
@@ -29,6 +30,7 @@ metric = Metric(
         Variant(
             "minibatch", "with the minibatch's own gradient, ‖g‖² / ‖x − x_r‖²: inflated by its noise", gx_gx / d_d
         ),
+        regularized((_squared + 2 * coupled_decay * g_x + coupled_decay**2 * x_x) / d_d),
     ),
     claims=(
         Claim(

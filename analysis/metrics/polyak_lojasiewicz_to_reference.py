@@ -2,7 +2,8 @@
 
 import polars as pl
 
-from analysis.columns import Units, ga_ga, ga_gb, gb_gb, loss_x, loss_y, u_vector
+from analysis.columns import Units, coupled_decay, g_x, ga_ga, ga_gb, gb_gb, loss_x, loss_y, u_vector, x_x
+from analysis.decay import decay_rise, regularized
 from analysis.metric import Claim, Metric
 from analysis.rounding import GRADIENT_ERRORS, loss_difference_rounding
 from analysis.series import exponential_mean, running_mean
@@ -10,6 +11,8 @@ from analysis.series import exponential_mean, running_mean
 _above = loss_x - loss_y
 _lower = _above.is_finite() & (_above <= loss_difference_rounding)
 _mu = (ga_gb + 0 * _above) / (2 * _above)  # an infinite loss gives no ratio
+_lower_decayed = (_above + decay_rise).is_finite() & (_above + decay_rise <= loss_difference_rounding)
+_decayed = ga_gb + 2 * coupled_decay * g_x + coupled_decay**2 * x_x  # the halves' product of ∇f + λx
 _rounding = GRADIENT_ERRORS * u_vector * (ga_ga * gb_gb).sqrt()
 
 metric = Metric(
@@ -26,6 +29,7 @@ metric = Metric(
     ratio=(ga_gb, 2 * _above),
     tolerance=(_rounding + 2 * _mu.abs() * loss_difference_rounding) / _above.abs(),
     series=(running_mean(), exponential_mean(0.99)),
+    variants=(regularized(pl.when(~_lower_decayed).then(_decayed / (2 * (_above + decay_rise)))),),
     claims=(
         Claim(
             name="a gradient wherever there is loss to lose",

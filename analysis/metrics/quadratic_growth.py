@@ -1,6 +1,7 @@
 """Quadratic growth of the loss around a reference point."""
 
 from analysis.columns import Units, d_d, loss_x, loss_y
+from analysis.decay import decay_rise, regularized
 from analysis.metric import Claim, Metric
 from analysis.rounding import loss_rounding
 from analysis.series import exponential_mean, running_mean
@@ -19,6 +20,7 @@ metric = Metric(
     ratio=(2 * (loss_x - loss_y), d_d),
     tolerance=2 * loss_rounding / d_d,
     series=(running_mean(), exponential_mean(0.99)),
+    variants=(regularized(2 * (loss_x - loss_y + decay_rise) / d_d),),
     claims=(
         Claim(
             name="grows on average",

@@ -3,6 +3,7 @@
 import polars as pl
 
 from analysis.columns import Units, gx_d, loss_x, loss_y, value
+from analysis.decay import decay_rise, decay_slope, regularized
 from analysis.metric import Claim, Metric
 from analysis.rounding import loss_difference_rounding, slope_rounding
 from analysis.series import Series, exponential_mean, running_mean
@@ -10,6 +11,8 @@ from analysis.series import Series, exponential_mean, running_mean
 _above = loss_x - loss_y
 _lower = _above.is_finite() & (_above <= loss_difference_rounding)
 _ratio = (gx_d + 0 * _above) / _above  # an infinite loss gives no ratio
+_decayed = _above + decay_rise
+_lower_decayed = _decayed.is_finite() & (_decayed <= loss_difference_rounding)
 
 metric = Metric(
     name="quasar",
@@ -29,6 +32,7 @@ metric = Metric(
         exponential_mean(0.99),
         Series("running_min", "running minimum", value.fill_nan(None).cum_min(), "extreme"),
     ),
+    variants=(regularized(pl.when(~_lower_decayed).then((gx_d + decay_slope + 0 * _decayed) / _decayed)),),
     claims=(
         Claim(
             name="quasar-convex at 95 % of the steps",

@@ -1,6 +1,7 @@
 """The angle between the gradient and the way from a reference point."""
 
 from analysis.columns import Units, d_d, gx_d, gx_gx, u_vector
+from analysis.decay import decay_slope, decayed_gradient, regularized
 from analysis.metric import Claim, Metric
 from analysis.noise import noise_of_reference
 from analysis.rounding import GRADIENT_ERRORS
@@ -19,6 +20,7 @@ metric = Metric(
     blocks="trajectory",
     tolerance=GRADIENT_ERRORS * u_vector,
     series=(running_mean(), exponential_mean(0.99)),
+    variants=(regularized((gx_d + decay_slope) / (decayed_gradient * d_d).sqrt()),),
     claims=(
         Claim(
             name="positive on average",

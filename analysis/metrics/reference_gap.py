@@ -1,7 +1,8 @@
 """First-order convexity towards a reference point."""
 
 from analysis.columns import Units, coupled_decay, d_d, dg_d, gx_d, loss_x, loss_y
-from analysis.metric import Claim, Metric, Variant
+from analysis.decay import regularized
+from analysis.metric import Claim, Metric
 from analysis.rounding import loss_difference_rounding, resolved
 from analysis.series import cumulative, exponential_mean, running_mean
 
@@ -21,13 +22,7 @@ metric = Metric(
     blocks="no",
     tolerance=loss_difference_rounding,
     series=(running_mean(), exponential_mean(0.99), cumulative()),
-    variants=(
-        Variant(
-            "regularized",
-            "of the loss plus λ‖x‖²/2, λ the weight decay that is added to the gradient",
-            _gap - coupled_decay / 2 * d_d,
-        ),
-    ),
+    variants=(regularized(_gap - coupled_decay / 2 * d_d),),
     claims=(
         Claim(
             name="star-convex on average",

@@ -3,6 +3,7 @@
 import polars as pl
 
 from analysis.columns import Units, gx_d
+from analysis.decay import decay_slope, regularized
 from analysis.metric import Claim, Metric
 from analysis.noise import noise_of_reference
 from analysis.rounding import slope_rounding
@@ -21,6 +22,7 @@ metric = Metric(
     blocks="share",
     tolerance=slope_rounding,
     series=(running_mean(), exponential_mean(0.99), cumulative()),
+    variants=(regularized(gx_d + decay_slope),),
     claims=(
         Claim(
             name="descent directions lead there on average",

@@ -1,6 +1,7 @@
 """Smoothness between the path and a reference point."""
 
-from analysis.columns import Units, d_d, dg_dg, lr, value
+from analysis.columns import Units, coupled_decay, d_d, dg_d, dg_dg, lr, value
+from analysis.decay import regularized
 from analysis.metric import Caution, Claim, Metric
 from analysis.rounding import gradient_difference_rounding
 from analysis.series import exponential_mean, running_max
@@ -19,6 +20,7 @@ metric = Metric(
     tolerance=_rounding,
     pairings=("reference",),
     series=(running_max(), exponential_mean(0.99)),
+    variants=(regularized(((dg_dg + 2 * coupled_decay * dg_d + coupled_decay**2 * d_d) / d_d).sqrt()),),
     claims=(
         Claim(
             name="below 2/lr",

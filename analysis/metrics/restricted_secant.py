@@ -1,6 +1,7 @@
 """Restricted secant inequality: how steeply the loss climbs away from a reference point."""
 
 from analysis.columns import Units, d_d, gx_d, gx_gx, u_vector
+from analysis.decay import decay_slope, regularized
 from analysis.metric import Claim, Metric
 from analysis.noise import noise_of_reference
 from analysis.rounding import GRADIENT_ERRORS
@@ -20,6 +21,7 @@ metric = Metric(
     ratio=(gx_d, d_d),
     tolerance=GRADIENT_ERRORS * u_vector * (gx_gx / d_d).sqrt(),
     series=(running_mean(), exponential_mean(0.99)),
+    variants=(regularized((gx_d + decay_slope) / d_d),),
     claims=(
         Claim(
             name="positive on average",

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from analysis.columns import Units, coupled_decay, d_d, d_norms, dg_d, dg_dg, dg_norms, lr_d, value
+from analysis.decay import regularized
 from analysis.metric import Caution, Claim, Metric, Variant
 from analysis.rounding import gradient_difference_rounding
 from analysis.series import exponential_mean, limit, running_max, zero_start_mean
@@ -72,11 +73,7 @@ metric = Metric(
             dg_norms / d_norms,
             summary=_zero_start,
         ),
-        Variant(
-            "regularized",
-            "of the loss plus λ‖x‖²/2, λ the weight decay that is added to the gradient",
-            ((dg_dg + 2 * coupled_decay * dg_d + coupled_decay**2 * d_d) / d_d).sqrt(),
-        ),
+        regularized(((dg_dg + 2 * coupled_decay * dg_d + coupled_decay**2 * d_d) / d_d).sqrt()),
     ),
     claims=(
         Claim(

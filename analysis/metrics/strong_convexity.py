@@ -1,6 +1,7 @@
 """Strong convexity between the path and a reference point."""
 
-from analysis.columns import Units, d_d, dg_d, gx_d, loss_x, loss_y
+from analysis.columns import Units, coupled_decay, d_d, dg_d, gx_d, loss_x, loss_y
+from analysis.decay import regularized
 from analysis.metric import Claim, Metric
 from analysis.rounding import loss_difference_rounding, resolved
 from analysis.series import exponential_mean, running_mean
@@ -21,6 +22,7 @@ metric = Metric(
     ratio=(-2 * _resolved, d_d),
     tolerance=2 * _rounding / d_d,
     series=(running_mean(), exponential_mean(0.99)),
+    variants=(regularized(-2 * _resolved / d_d + coupled_decay),),
     claims=(
         Claim(
             name="star-convex on average, by distance",

@@ -4,6 +4,7 @@ import polars as pl
 
 from analysis.biases import reshuffling
 from analysis.columns import Units, clip_factor, coupled_decay, gx_d, loss_x, loss_y, x_d
+from analysis.decay import regularized
 from analysis.metric import Claim, Metric, Variant
 from analysis.rounding import slope_rounding
 from analysis.series import cumulative, exponential_mean, running_mean
@@ -34,11 +35,7 @@ metric = Metric(
                 clip_factor * gx_d
             ),  # no step clipped ∇f(x_{t+1})
         ),
-        Variant(
-            "regularized",
-            "of the loss plus λ‖x‖²/2, λ the weight decay that is added to the gradient",
-            pl.when(pl.col("pairing").cast(pl.String) == "previous").then(gx_d + coupled_decay * x_d),
-        ),
+        regularized(pl.when(pl.col("pairing").cast(pl.String) == "previous").then(gx_d + coupled_decay * x_d)),
     ),
     claims=(
         Claim(

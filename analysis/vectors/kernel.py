@@ -210,6 +210,15 @@ def _two(x: Array, y: Array, g: Array, r0: Array, r1: Array, out: Array) -> None
 
 
 @_jit
+def _square(x: Array) -> float:
+    xx = 0.0
+    for i in range(x.size):
+        a = np.float64(x[i])
+        xx += a * a
+    return xx
+
+
+@_jit
 def rows(v: Vectors, b: Behind, c: Carried, refs: Array, pieces: Array, out: Array, ref: Array) -> None:
     """Add the products of every step and piece to ``out`` and ``ref``; :mod:`analysis.vectors.products` says which."""
     n, last = v.x.shape[0], refs.shape[0] - 1
@@ -238,3 +247,5 @@ def rows(v: Vectors, b: Behind, c: Carried, refs: Array, pieces: Array, out: Arr
                 else:
                     _two(x, y, g, refs[r, i:j], refs[r1, i:j], ref[t, k, r : r + 2])
                     r += 2
+        for r in range(last + 1 if n > 0 else 0):  # once for all steps, while the piece is still in the cache
+            ref[0, k, r, 3] += _square(refs[r, i:j])

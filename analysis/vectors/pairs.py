@@ -100,10 +100,10 @@ def following(r: Reduced, blocks: bool) -> Rows:
 
 def to_reference(r: Reduced, k: int, blocks: bool) -> tuple[Rows, Floats, Bools]:
     """x = x_t, y = the reference point ``k`` on z_t, for the steps with a gradient; and d_ahead of the steps before."""
-    found = {"d_d": r.to[:, :, k, 0], "gx_d": r.to[:, :, k, 1], "gx_gx": r["gx_gx"]}
+    found = {"d_d": r.to[:, :, k, 0], "gx_d": r.to[:, :, k, 1], "y_y": r.to[:, :, k, 3], "gx_gx": r["gx_gx"]}
     unknown = np.full(len(r.back), np.nan), np.ones(len(r.back), bool)
     rows = _rows(r, found, (r.loss("loss"), unknown), blocks=blocks)
-    ahead = r.to[:, : rows.values.shape[1], k, 2:].copy()
+    ahead = r.to[:, : rows.values.shape[1], k, 2:3].copy()
     return rows[: r.segment.graded], ahead, (r.back == 0)[:, None].copy()
 
 

@@ -18,8 +18,8 @@ PRODUCTS = (*PAIR, *NORMS, *PATH, *ALONG, *NEXT, *HALVES)
 ``next …`` is about the pair that the step before made, with gx that step's look-ahead gradient. ``g_moved`` is
 ⟨g_t, x_t − x_0⟩. ``d_max`` is a maximum; all others are additive over coordinates."""
 
-TO_REFERENCE = ("d_d", "gx_d", "d_back")
-"""Products with a reference point r: ‖x_t − r‖², ⟨g_t, x_t − r⟩ and ⟨x_{t−1} − r, x_t − x_{t−1}⟩."""
+TO_REFERENCE = ("d_d", "gx_d", "d_back", "y_y")
+"""Products with a reference point r: ‖x_t − r‖², ⟨g_t, x_t − r⟩, ⟨x_{t−1} − r, x_t − x_{t−1}⟩ and ‖r‖²."""
 
 _MAX = PRODUCTS.index("d_max")
 Floats = npt.NDArray[np.float64]
@@ -44,7 +44,7 @@ def products(
         spread: who computes which part of the vectors.
 
     Returns:
-        shape ``(n, 1 + blocks, 29)`` in the order of :data:`PRODUCTS`, and ``(n, 1 + blocks, k, 3)`` in that of
+        shape ``(n, 1 + blocks, 29)`` in the order of :data:`PRODUCTS`, and ``(n, 1 + blocks, k, 4)`` in that of
         :data:`TO_REFERENCE`; the model first, then the blocks. Products with a row that is not there hold anything;
         the caller knows which.
     """
@@ -69,6 +69,7 @@ def products(
         out[:, of] += sums
         out[:, of, _MAX] = largest
         ref[:, of] += to
+    ref[..., 3] = ref[:1, ..., 3]  # the kernel gives it once
     of_all = _with_model(out)
     of_all[:, 0, _MAX] = out[..., _MAX].max(axis=1, initial=0.0)
     return of_all, _with_model(ref)
