@@ -335,6 +335,72 @@ def test_regret_begins_anew_after_a_gap():
     assert_allclose(found, [*range(1, 11), *range(1, 21)])
 
 
+def by_hand_discounted(terms, beta=0.99):
+    sums = [0.0]
+    for term in terms:
+        sums.append(beta * sums[-1] + term)
+    return np.array(sums[1:])
+
+
+def test_discounted_regret_is_the_sum_with_its_weights_and_stays_below_the_learners_guarantee():
+    b, rate, n = 0.9, 0.05, 80
+    w = walk(isotropic(H, 6, 3.0, start=1.0), rate, n, b, scale=lambda r: r.exponential())
+    given = tables_of(w)
+    g = np.array([w.problem.grad(w.x[t], w.z[t]) for t in range(1, n)])
+    delta = np.diff(w.x, axis=0)[:-1] / np.array(w.records["random_scale"])[:-1, None]
+    terms = (g * delta).sum(1) + (0.99 - b) / rate / 2 * (delta**2).sum(1)
+    assert_allclose(column("discounted_regret", given), terms)
+    found = column("discounted_regret", given, of="discounted")
+    assert_allclose(found, by_hand_discounted(terms))
+    assert_allclose(column("discounted_regret", given, of="discounted_linear"), by_hand_discounted((g * delta).sum(1)))
+    guarantee = column("discounted_regret", given, of="guarantee")
+    assert_allclose(guarantee, by_hand_discounted(rate / (2 * b) * (g**2).sum(1)))
+    first = w.problem.grad(w.x[0], w.z[0])  # of the step before the first pair, made from Δ = 0
+    assert (found <= guarantee + 0.99 ** np.arange(1, n) * rate / (2 * b) * (first @ first)).all()
+
+
+def test_the_steps_of_sgd_with_momentum_are_those_of_the_papers_learner():
+    b, rate, beta = 0.9, 0.05, 0.99
+    w = walk(isotropic(H, 6, 1.0, start=1.0), rate, 40, b, scale=lambda r: r.exponential())
+    eta, mu, delta = rate / b, (beta - b) / rate, np.zeros(6)
+    for t in range(40):
+        delta = beta / (1 + eta * mu) * (delta - eta * w.problem.grad(w.x[t], w.z[t]))
+        assert_allclose((w.x[t + 1] - w.x[t]) / w.records["random_scale"][t], delta, rtol=1e-7, atol=1e-12)
+
+
+def test_discounted_regret_tells_descent_from_noise_and_begins_anew_after_a_gap():
+    claim = "no worse than standing still"
+    falls = walk(isotropic(1.0, 50, 0.1, start=3.0), 0.0003, 400, 0.9, scale=lambda r: r.exponential())
+    assert verdict("discounted_regret", claim, tables_of(falls))["status"] == "HOLDS"
+    noise = walk(isotropic(0.0, 50, 1.0), 0.01, 400, 0.9, scale=lambda r: r.exponential())
+    found = verdict("discounted_regret", claim, tables_of(noise))
+    assert found["status"] == "FAILS"
+    assert bias(found) == pytest.approx(found["estimate"], rel=0.3)
+    rows = rows_of({"gx_d": np.ones(30), "scale_d": np.ones(30), "momentum": np.full(30, 0.99), "lr_d": np.ones(30)})
+    gapped = rows.geometry.with_columns(step=pl.col("step") + 5 * (pl.col("step") > 10).cast(pl.Int64))
+    found = column("discounted_regret", type(rows)(gapped, rows.path, rows.steps, rows.facts), of="discounted")
+    assert_allclose(found, [(1 - 0.99**k) / 0.01 for k in (*range(1, 11), *range(1, 21))])
+
+
+def test_without_momentum_there_is_no_learner_of_the_paper():
+    w = walk(isotropic(H, 6, 1.0, start=1.0), 0.1, 60, scale=lambda r: r.exponential())
+    found = measure(METRICS["discounted_regret"], tables_of(w)).verdicts.row(0, named=True)
+    assert found["status"] == "NOT APPLICABLE"
+
+
+def test_a_window_is_no_wider_than_its_bound_and_at_least_a_quarter_as_wide():
+    w = walk(isotropic(0.01, 8, 1.0, start=5.0), 0.1, 250, seed=4)
+    found = column("window_gradient", tables_of(w), of="radius_most")
+    ends = np.flatnonzero(~np.isnan(found)) + 1
+    assert ends.tolist() == [99, 199]
+    for end in ends:
+        points = w.x[end - 99 : end + 1]
+        radius = np.linalg.norm(points - points.mean(axis=0), axis=1).max()
+        assert found[end - 1] / 4 <= radius <= found[end - 1]
+        away = np.linalg.norm(points - points[0], axis=1)
+        assert found[end - 1] == pytest.approx(away.max() + away.mean())
+
+
 def test_with_exponential_scales_linear_losses_say_whether_the_loss_falls():
     falls = walk(isotropic(1.0, 50, 0.1, start=3.0), 0.003, 400, scale=lambda r: r.exponential())
     assert verdict("online_regret", "no worse than standing still", tables_of(falls))["status"] == "HOLDS"

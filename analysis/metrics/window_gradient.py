@@ -13,6 +13,8 @@ _norm = wsum_wsum.sqrt() / STEPS
 _floor = (minibatch_noise.mean() / STEPS).sqrt()
 _whole = wcount == STEPS
 _known = minibatch_noise.fill_nan(None)
+_moved = wmove_wmove.fill_nan(None).sqrt()
+_window = pl.col("step") // STEPS  # a whole window begins at a multiple
 _noise_so_far = _known.cum_sum().forward_fill() / _known.is_not_null().cum_sum()
 
 
@@ -35,6 +37,12 @@ metric = Metric(
             pl.when(value.is_finite()).then((_noise_so_far / STEPS).sqrt()),
         ),
         Series("radius", "how far the window moved, ‖x_t − x_s‖", pl.when(value.is_finite()).then(wmove_wmove.sqrt())),
+        Series(
+            "radius_most",
+            "max ‖x_t − x̄‖ of the window is at most this, max ‖x_t − x_s‖ + mean ‖x_t − x_s‖, and at least a quarter",
+            pl.when(value.is_finite()).then((_moved.max() + _moved.sum() / STEPS).over(_window)),
+            role="beside",
+        ),
     ),
     claims=(
         Claim(
