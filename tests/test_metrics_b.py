@@ -8,6 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from analysis.metrics.alpha_beta import feasible
+from analysis.metrics.unified_parametric import fitted
 from tests.problems import Problem, convex_problems, logistic, positive_definite, quadratic
 from tests.walks import METRICS, along, of, tables_of, verdict, walk
 
@@ -143,6 +144,43 @@ def test_a_loss_without_a_quasar_constant_has_a_ratio_that_falls_to_0():
     assert of("quasar", given, "reference:point:0", "running_min")[-1] < 0.3
     assert verdict("convexity_ratio", "at least 1", given, "reference:point:0")["status"] == "FAILS"
     assert verdict("convexity_ratio", "at least 0", given, "reference:point:0")["status"] == "HOLDS"
+
+
+def test_around_the_minimiser_of_a_quadratic_c1_is_two_and_the_slack():
+    given, x, _ = on_a_quadratic()
+    losses = form(x[:-1]) / 2
+    slack = 0.01 * losses[:10].mean()
+    at = "reference:run:best"
+    assert_allclose(of("unified_parametric", given, at), 2 + slack / losses)
+    assert_allclose(of("unified_parametric", given, at, "without_slack"), of("quasar", given, at))
+    assert_allclose(of("unified_parametric", given, at, "more_slack"), 2 + 10 * slack / losses)
+    assert_allclose(fitted(2 * losses, losses, np.array([0.0, slack]), 0), [2, 2 + slack / losses.max()])
+
+
+def test_ripples_that_break_the_quasar_constant_are_within_a_slack():
+    points = np.random.default_rng(2).uniform(0.05, 3, 600)
+    points[:10] = 3  # where training began
+    problem, x, z = along(
+        points,
+        lambda x: x[0] ** 2 / 2 + 0.02 * np.sin(30 * x[0]) ** 2,
+        lambda x: x + 0.6 * np.sin(60 * x),
+    )
+    given, at = tables_of(problem, x, z, {"point:0": np.zeros(1)}), "reference:point:0"
+    assert verdict("quasar", "star-convex at 95 % of the steps", given, at)["status"] == "FAILS"
+    assert verdict("unified_parametric", "some c1 at 95 % of the steps", given, at)["status"] == "HOLDS"
+    slope, above = of("reference_slope", given, at), np.array([problem.f(p, p) for p in x[:-1]])
+    slacks = np.array([0.0, 0.05, 0.1, 0.3])
+    constants = fitted(slope, above, slacks)
+    assert np.isnan(constants[0])
+    assert 0 < constants[1] < constants[2] < constants[3]
+    for c1, c2 in zip(constants[1:], slacks[1:], strict=True):
+        outside, beyond = ((slope < factor * above - c2).mean() for factor in (c1 * (1 - 1e-9), c1 * 1.1))
+        assert outside <= 0.05 < beyond
+
+
+def test_no_step_above_the_reference_leaves_no_constant():
+    assert np.isnan(fitted(np.ones(4), -np.ones(4), np.zeros(2))).all()
+    assert_allclose(fitted(-np.ones(4), np.ones(4), np.array([0.0, 2.0])), [np.nan, 1])
 
 
 def test_to_its_kink_the_ratio_of_the_absolute_value_is_one():

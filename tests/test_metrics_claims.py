@@ -50,6 +50,8 @@ BOTH = [
     ("convexity_ratio", "at least 1", "reference", "bowl", "beyond the crest"),
     ("convexity_ratio", "at least 0", "reference", "bowl", "beyond the crest"),
     ("quasar", "quasar-convex at 95 % of the steps", "reference", "bowl", "beyond the crest"),
+    ("unified_parametric", "some c1 at 95 % of the steps", "reference", "bowl", "beyond the crest"),
+    ("unified_parametric", "c1 of 1 at 95 % of the steps", "reference", "bowl", "beyond the crest"),
     ("reference_slope", "descent directions lead there on average", "reference", "bowl", "beyond the crest"),
     ("reference_cosine", "positive on average", "reference", "bowl", "beyond the crest"),
     ("restricted_secant", "positive on average", "reference", "bowl", "beyond the crest"),

@@ -22,7 +22,7 @@ FIXED = {"wcount": 100.0, "scale_least": 0.5, "scale_most": 3.0, "epoch": 1.0}  
 STAND_INS = {
     **{name: {"dg_d", "gx_gx"} for name in ("strong_convexity", "weak_convexity")},
     **{name: {"d_d", "dg_d", "gx_gx"} for name in ("severity", "violation_mass")},
-    **{name: {"gx_gx"} for name in ("polyak_lojasiewicz_to_reference", "quasar")},
+    **{name: {"gx_gx"} for name in ("polyak_lojasiewicz_to_reference", "quasar", "unified_parametric")},
     "error_bound": {"ga_gb", "gx_gx"},
 }  # what a value reads only to choose between two formulas, so that the other is there without it
 HYPERPARAMETERS = {"momentum": 0.5, "dampening": 0.0, "betas.0": 0.5, "weight_decay": 0.0}
