@@ -126,6 +126,15 @@ def test_curvature_and_sharpness_are_those_of_the_hessian(quadratic):
     assert found["estimate"] == pytest.approx(TOP * LR / 2)
 
 
+def test_interpolation_reads_the_losses_and_gradients_that_were_replayed_at_the_reference(quadratic):
+    tables, x, z = quadratic
+    assert_allclose(of("interpolation", tables, "reference:initial"), whole(x[0]) + z @ x[0], rtol=1e-12)
+    found = verdict("interpolation", "gradients vanish there", tables, "reference:initial")
+    there, along = (((points @ HESSIAN + z) ** 2).sum() for points in (x[:1], x[:STEPS]))
+    assert (found["numerator"], found["denominator"]) == (pytest.approx(there), pytest.approx(along))
+    assert found["status"] == "FAILS"
+
+
 def test_effective_smoothness_is_the_stretch_of_the_gradient(quadratic):
     tables, x, z = quadratic
     g = x[1:STEPS] @ HESSIAN + z[1:]
