@@ -6,6 +6,7 @@ and one text is moved from label to label.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -88,8 +89,8 @@ class _Quick(Axis):
         if not self.get_visible():
             return None
         renderer = renderer or self.axes.get_figure(root=True)._get_renderer()  # type: ignore[union-attr]
-        words = [*self._words(renderer), self.label]
-        boxes = [word.get_window_extent(renderer) for word in words for _ in word.get_text()[:1]]
+        words = chain(self._words(renderer), [self.label])
+        boxes = [word.get_window_extent(renderer) for word in words if word.get_text()]
         return Bbox.union(boxes) if boxes else None
 
     def _words(self, renderer: Any) -> Iterator[Text]:
