@@ -12,6 +12,7 @@ import analysis.pages.figures
 import analysis.pages.gallery
 import analysis.pages.grouped
 import analysis.pages.measured
+import analysis.pages.panel
 import analysis.pages.plates
 import analysis.pages.proof_plate
 import analysis.pages.ratio_plate
@@ -67,6 +68,7 @@ PLATES_CODE = pages.source_version(
     analysis.pages.measured,
     analysis.pages.replay_plates,
     analysis.pages.drawing,
+    analysis.pages.panel,
 )
 CHECKS_CODE = pages.source_version(
     analysis.soundness.checks,

@@ -14,6 +14,7 @@ from analysis.columns import Units, gx_d
 from analysis.measure import measure
 from analysis.metric import Claim, Metric
 from analysis.pages.figures import figure
+from analysis.pages.panel import key_of
 from analysis.pages.report import report
 from analysis.pages.report_section import summary
 from analysis.pages.svg import drawing, standalone, to_png, to_svg
@@ -210,7 +211,7 @@ def test_no_words_of_a_panel_meet_another_panel():
     fig = drawn(metrics()["loss_change"], tables(descend(logistic(1), 0.3, 60)))
     fig.draw_without_rendering()
     above, below = fig.axes
-    assert above.get_legend().get_window_extent().y0 > below.title.get_window_extent().y1
+    assert key_of(above).get_window_extent().y0 > below.title.get_window_extent().y1
     whole = fig.bbox
     for axes in fig.axes:
         found = axes.get_tightbbox()

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import AutoLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator, SymmetricalLogLocator
 
-from analysis.pages.layout import BELOW, TITLE, Panels
+from analysis.pages.layout import TITLE, Panels
+from analysis.pages.panel import Key
 
 INK, RULE = "#24292f", "#d0d7de"
 # distinguishable with every kind of colour vision (after Okabe and Ito), readable on white and on dark grey
@@ -168,20 +169,7 @@ def legend(axes: Axes, width: float) -> None:
     if not words:
         return
     columns = max(1, min(4, int(width / (0.45 + _PER_CHARACTER * max(map(len, words))))))
-    made = axes.legend(
-        loc="upper left",
-        bbox_to_anchor=(0, 0),  # the layout moves it below the labels
-        frameon=False,
-        fontsize=8,
-        labelcolor=INK,
-        ncols=columns,
-        columnspacing=1.2,
-        borderaxespad=0.3,
-    )
-    made.set_label(BELOW)
-    for text in made.get_texts():
-        text.set_parse_math(False)  # a dollar sign in a title is a dollar sign
-        text.set_text(subscripts(text.get_text()))
+    axes.add_artist(Key(axes, [subscripts(each) for each in words], columns, 8.0, INK)).set_clip_on(False)
 
 
 def steps_below(axes: Axes) -> None:

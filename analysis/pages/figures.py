@@ -39,6 +39,7 @@ from analysis.pages.drawing import (
     zero,
 )
 from analysis.pages.layout import LEFT
+from analysis.pages.panel import divided
 from analysis.series import Series
 from analysis.tables import MODEL, PAIRINGS, REFERENCE, pairing_kind
 
@@ -67,7 +68,7 @@ def figure(
     pairing, rows = next(iter(drawn.items()), (metric.pairings[0], model.clear()))
     sums = [s for s in metric.series if s.role == "cumulative" and rows[s.name].drop_nulls().len()]
     fig = canvas(metric.name, metric.title if titled else "", (WIDTH, 5.4 if sums else 3.9))
-    panels = fig.subplots(2 if sums else 1, 1, sharex=True, squeeze=False, height_ratios=[3, 2] if sums else [1])[:, 0]
+    panels = divided(fig, 2 if sums else 1, 1, sharex=True, squeeze=False, height_ratios=[3, 2] if sums else [1])[:, 0]
     top: Axes = panels[0]
     _values(top, metric, rows, verdicts, pairing)
     if pairing != "unpaired":

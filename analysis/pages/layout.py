@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import LayoutEngine
 
+from analysis.pages.panel import key_of
+
 # inches
 TITLE = 0.34  # the figure's own title
 LEFT, RIGHT, EDGE = 0.88, 0.16, 0.08  # room for the unit and the ticks' labels; what is left free at the borders
@@ -16,7 +18,6 @@ HEADING_LINE, LEGEND_LINE = 0.145, 0.165  # of words above; of a legend
 TICKS, TICKS_AND_NAME = 0.22, 0.38  # labels of the steps; with the axis's name
 NAME = 0.30  # how far below the axes the name of an axis stands
 OFFSET = 0.13  # room above a panel without words
-BELOW = "below"  # label of a legend that stands below its panel
 
 
 class Panels(LayoutEngine):
@@ -64,20 +65,14 @@ def _below(axes: Axes) -> float:
 
 
 def _legend_height(axes: Axes) -> float:
-    legend = axes.get_legend()
-    if legend is None or legend.get_label() != BELOW:
-        return 0.0
-    words = legend.get_texts()
-    lines = -(-len(words) // max(1, int(legend._ncols)))  # type: ignore[attr-defined]
-    return 0.1 + LEGEND_LINE * lines
+    key = key_of(axes)
+    return 0.0 if key is None else 0.1 + LEGEND_LINE * key.lines
 
 
 def _words(axes: Axes, across: float, tall: float) -> None:
     """The axis's names and the legend, where their letters meet nothing; fixed, or the library would look for room."""
     axes.yaxis.set_label_coords((EDGE + 0.09 - LEFT) / across, 0.5)
     axes.xaxis.set_label_coords(1.0, -NAME / tall)
-    legend = axes.get_legend()
-    if legend is not None and legend.get_label() == BELOW:
+    if (key := key_of(axes)) is not None:
         labelled = axes.axison and axes.xaxis.get_tick_params().get("labelbottom", True)
-        below = (TICKS if labelled else EDGE) if not axes.get_xlabel() else TICKS
-        legend.set_bbox_to_anchor((0.0, -below / tall), transform=axes.transAxes)
+        key.below = TICKS if labelled or axes.get_xlabel() else EDGE

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis.judging.battery import CONTROLS
 from analysis.pages.drawing import Floats, canvas, dress, legend, scale, steps_below
+from analysis.pages.panel import divided
 from analysis.tables import MODEL, REFERENCE
 
 WIDTH = 9.6
@@ -71,7 +72,7 @@ class Measured:
 def beside(data: Measured, name: str, title: str) -> tuple[Figure, tuple[Axes, Axes]]:
     """A figure of two panels beside each other."""
     fig = canvas(f"plate-{name}", f"{title}      run {data.run_id}", (WIDTH, 4.2))
-    left, right = fig.subplots(1, 2)
+    left, right = divided(fig, 1, 2)
     return fig, (left, right)
 
 

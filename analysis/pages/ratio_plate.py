@@ -28,6 +28,7 @@ from analysis.pages.drawing import (
     zero,
 )
 from analysis.pages.measured import WIDTH, Measured, filled, within
+from analysis.pages.panel import divided
 from analysis.tables import REFERENCE
 
 
@@ -35,7 +36,7 @@ def convexity_ratio(data: Measured) -> Figure:
     """Σ slopes over Σ loss differences for each reference, per epoch and so far; the numerators for all of them."""
     names = data.references("reference_slope") or data.references("convexity_ratio")
     fig = canvas("plate-convexity_ratio", "Convexity ratio  Σ ⟨∇f(x), x − x_r⟩ / Σ (f(x) − f(x_r))", (WIDTH, 6.9))
-    grid = fig.subplots(2, 2)
+    grid = divided(fig, 2, 2)
     fig.delaxes(grid[1, 1])
     epochs, so_far, numerators = grid[0, 0], grid[0, 1], grid[1, 0]
     good = [name for name in names if name not in CONTROLS]

@@ -35,6 +35,7 @@ from analysis.pages.drawing import (
     zero,
 )
 from analysis.pages.measured import Measured, filled, within, wrapped
+from analysis.pages.panel import divided
 from analysis.tables import REFERENCE
 
 _WIDTH, _HALF = 9.6, 4.1  # inches of a plate, of one of two panels beside each other
@@ -46,7 +47,7 @@ def smoothness_against_sharpness(data: Measured) -> Figure:
     """Section 4.1: local smoothness of each step beside Hessian sharpness, 2/lr and the limit of stability."""
     title = f"Local smoothness against sharpness      run {data.run_id}"
     fig = canvas("plate-smoothness_against_sharpness", title, (_WIDTH, 4.6))
-    left, right = fig.subplots(1, 2, width_ratios=[3, 2])
+    left, right = divided(fig, 1, 2, width_ratios=[3, 2])
     heading(left, ["ALONG THE RUN", *wrapped(data.said("sharpness", "previous"), 80)])
     _along(left, data)
     if _has(data, "adam_sharpness"):
@@ -60,7 +61,7 @@ def frozen_reference(data: Measured) -> Figure:
     """Section 3.2: the ratio to the last point with its loss re-evaluated on each minibatch, and with one frozen."""
     title = f"Convexity ratio to the last point, reference loss re-evaluated and frozen      run {data.run_id}"
     fig = canvas("plate-frozen_reference", title, (_WIDTH, 4.6))
-    left, right = fig.subplots(1, 2)
+    left, right = divided(fig, 1, 2)
     rows = data.rows("convexity_ratio", _LAST)
     heading(
         left,
@@ -102,14 +103,14 @@ def loss_profiles(data: Measured) -> Figure:
     fig = canvas("plate-loss_profiles", title, (_WIDTH, 6.6))
     steps = chosen_steps(data)
     if not steps:
-        nothing(fig.subplots(), filled(data.why_not("midpoint_defect", "previous")))
+        nothing(divided(fig), filled(data.why_not("midpoint_defect", "previous")))
         return fig
     assert data.profile is not None
     profile = data.profile.filter(pl.col("step").is_in(steps), pl.col("loss").is_finite())
     profile = profile.unique(["step", "s"]).sort("step", "s")  # ½ is a place of the grid and of some quadratures
     down = -(-len(steps) // _ACROSS)
     fig.set_size_inches(_WIDTH, 1.0 + 1.85 * down)
-    grid = fig.subplots(down, _ACROSS, sharex=True, squeeze=False)
+    grid = divided(fig, down, _ACROSS, sharex=True, squeeze=False)
     for axes in grid.flat[len(steps) :]:
         axes.set_axis_off()
     above = data.rows("midpoint_defect", "previous").filter(pl.col("largest_inside") > pl.col("tolerance"))
