@@ -22,6 +22,7 @@ from analysis.proofs import proofs
 from analysis.proving.prove import evaluate_all
 from analysis.registry import metrics
 from analysis.soundness.checks import CheckResult, trace_checks
+from analysis.vectors.references import REFERENCES
 from tests.problems import descend, logistic, quadratic, saddle
 from tests.tables_by_hand import geometry_tables, tables
 
@@ -217,6 +218,18 @@ def test_no_words_of_a_panel_meet_another_panel():
         found = axes.get_tightbbox()
         assert whole.x0 <= found.x0 < found.x1 <= whole.x1
         assert whole.y0 <= found.y0 < found.y1 <= whole.y1
+
+
+@pytest.mark.parametrize("run_id", ["a-run-with-a-name-of-its-own", 3 * "a-run-with-a-very-long-name-"])
+def test_all_words_of_a_figure_are_inside_it(run_id):
+    run = descend(logistic(1), 0.3, 60)
+    given = tables(run, references={name: run.x[-1] + 0.1 * i for i, name in enumerate(REFERENCES)}, run_id=run_id)
+    for metric in EVERY:
+        fig = drawn(metric, given)
+        fig.draw_without_rendering()
+        for axes in fig.axes:
+            words = axes.get_tightbbox()
+            assert fig.bbox.x0 <= words.x0 < words.x1 <= fig.bbox.x1, metric.name
 
 
 def test_figures_can_be_drawn_by_several_threads_at_once():

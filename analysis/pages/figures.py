@@ -195,23 +195,30 @@ def _mark_violations(axes: Axes, metric: Metric, rows: pl.DataFrame, applies: se
 
 
 def _words(metric: Metric, verdicts: pl.DataFrame, pairing: str, several: bool) -> Iterator[str]:
-    run = f"run {verdicts['run_id'][0]}" if len(verdicts) else ""
+    run = str(verdicts["run_id"][0]) if len(verdicts) else ""
+    run = run if len(run) <= _RUN_MOST else run[:_RUN_MOST] + "…"
     named = f"points: {pairing}" if several or pairing_kind(pairing) == "reference" else ""
-    yield "      ".join(each for each in (metric.formula if len(metric.formula) < 70 else "", run, named) if each)
+    yield from _lines([metric.formula if len(metric.formula) < 70 else "", run and f"run {run}", named], "      ")
     if pairing == "unpaired":
         yield "UNPAIRED minibatches: mostly noise of the data, never a verdict"
         return
     rows = verdicts.filter((pl.col("pairing") == pairing) & (pl.col("rule") != "none"))
-    said = [f"{row['claim']}: {row['status']}" for row in rows.iter_rows(named=True)]
-    while said:
-        taken = said[: max(1, _fitting(said))]
-        yield "   ·   ".join(taken)
-        said = said[len(taken) :]
+    yield from _lines([f"{row['claim']}: {row['status']}" for row in rows.iter_rows(named=True)], "   ·   ")
 
 
-def _fitting(said: list[str], characters: int = 94) -> int:
-    lengths = np.cumsum([len(each) + 7 for each in said])
-    return int((lengths <= characters).sum())
+_RUN_MOST, _LINE_MOST = 40, 94  # characters of a run's name; of a line
+
+
+def _lines(said: list[str], between: str) -> Iterator[str]:
+    """As many of the words in each line as fit."""
+    line = ""
+    for each in filter(None, said):
+        if line and len(line) + len(between) + len(each) > _LINE_MOST:
+            yield line
+            line = ""
+        line += between + each if line else each
+    if line:
+        yield line
 
 
 def drawable(table: pl.DataFrame) -> bool:
