@@ -24,6 +24,18 @@ VARIABLES = (
 # one for all the homes that tests make: finding the fonts takes seconds
 os.environ.setdefault("MPLCONFIGDIR", str(Path(gettempdir()) / f"lemmata-tests-matplotlib-{os.getuid()}"))
 
+# half a minute and more; begun first, so that several processes end together
+LONGEST = (
+    *("test_backfill", "test_browser", "test_pipeline_assets", "test_commands", "test_executors", "test_automation"),
+    *("test_certify", "test_rerun", "test_benchmarks", "test_faults", "test_store", "test_old_files"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with few tests, which take longest, do not come last."""
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
 
 @pytest.fixture(scope="session")
 def recorded_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
