@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from analysis.arrays import filled
 from tracer.store.manifest import Manifest
 
 NUMBERS = (
@@ -75,16 +76,16 @@ class Formula:
             counts: how many updates each block has had after each of them, shape ``(n, blocks)``.
         """
         out = np.empty((*counts.shape, len(NUMBERS)))
-        clip = records["clip_factor"].fill_null(1.0).to_numpy()
-        clamp = records["clip_value"].fill_null(math.inf).to_numpy()
-        scale = records["random_scale"].fill_null(1.0).to_numpy()
+        clip = filled(records["clip_factor"], 1.0)
+        clamp = filled(records["clip_value"], math.inf)
+        scale = filled(records["random_scale"], 1.0)
         of_kind = _sgd if self.kind == SGD else _adam
         for group, flags in enumerate(self.flags):
             chosen = np.flatnonzero(self.group_of == group)
             if not len(chosen):
                 continue
             names = (f"group{group}.{name}" for name in _SETTINGS[self.kind])
-            settings = [records[name].fill_null(math.nan).to_numpy()[:, None] for name in names]
+            settings = [filled(records[name], math.nan)[:, None] for name in names]
             sign = -1.0 if "maximize" in flags else 1.0
             with np.errstate(all="ignore"):  # the setting of a step may be anything
                 given = of_kind(settings, counts[:, chosen].astype(np.float64), flags)

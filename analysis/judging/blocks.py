@@ -82,6 +82,8 @@ def blocks(claims: Iterable[Claim], metric: Metric, given: Grid) -> pl.DataFrame
 
 def with_blocks(verdicts: pl.DataFrame, of_blocks: pl.DataFrame) -> pl.DataFrame:
     """``verdicts`` of one metric with the numbers of tensors that were tested, and that are beyond the bound."""
+    if of_blocks.is_empty():
+        return verdicts
     counts = of_blocks.group_by("claim", "pairing").agg(
         blocks_tested=pl.col("p_value").is_not_null().sum().cast(pl.Int64),
         blocks_beyond=(pl.col("status") == FAILS).sum().cast(pl.Int64),

@@ -6,6 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import polars as pl
 
+from analysis.arrays import filled, missing
 from analysis.columns import AT_REFERENCE, COLUMNS, NO_LOOK_AHEAD, NO_LOSS, REFINING, REPLAY
 from analysis.judging.verdict import RULE_NAMES, Evidence, judge
 from analysis.metric import Bias, Claim, Metric, claim_columns
@@ -128,14 +129,13 @@ def _evidence(claim: Claim, judged: pl.DataFrame) -> Evidence:
 
     quantity = judged["quantity"]
     aggregates = claim.margin is not None or claim.null_numerator is not None
-    known = judged.filter(quantity.is_finite()) if aggregates else judged
+    known = judged.filter(np.isfinite(numbers("quantity"))) if aggregates else judged
     ratio = claim.over == "ratio"
-    missing = quantity.is_null().to_numpy() if quantity.null_count() else np.zeros(len(quantity), np.bool_)
     return Evidence(
         step=judged["step"].to_numpy().astype(np.int64),
         quantity=numbers("quantity"),
         tolerance=numbers("judged tolerance"),
-        missing=missing,
+        missing=missing(quantity),
         standstill=numbers("d_d").astype(np.float64) == 0,
         numerator=numbers("numerator") if ratio else None,
         denominator=numbers("denominator") if ratio else None,
@@ -240,8 +240,8 @@ def _replayable(meaning: str, absent: str, tables: Tables) -> str:
 def _caveat(claim: Claim, rows: pl.DataFrame) -> str:
     said = [claim.caveat]
     for caution in claim.cautions:
-        found = rows[caution.column].drop_nulls()
-        if len(found) and (found != caution.neutral).any():
+        found = filled(rows[caution.column], caution.neutral)
+        if (found != caution.neutral).any():
             said.append(caution.text)
     return " ".join(part for part in said if part)
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from analysis.arrays import filled, missing
 from analysis.columns import LOSSES, value
 from analysis.judging.grid import Grid
 from analysis.judging.reductions import summaries, sums_of_pairs
@@ -40,7 +41,8 @@ def windows(metric: Metric, given: Grid) -> pl.DataFrame:
     counts, found = summaries(*given.array(value), cut.rows, cut.start, cut.end)
     with np.errstate(invalid="ignore"):
         mean = found[:, :, 0] / counts[:, :, 0]
-    columns: dict[str, Any] = {"pairing": given.pairing, "block": np.repeat(np.array(given.blocks, object), count)}
+    pairing = pl.Series([given.pairing]).new_from_index(0, k * count)
+    columns: dict[str, Any] = {"pairing": pairing, "block": np.repeat(np.array(given.blocks, object), count)}
     columns |= {name: np.tile(of, k) for name, of in (("window", cut.kind), ("number", cut.number))}
     columns |= {name: np.tile(of, k) for name, of in (("first_step", cut.first_step), ("last_step", cut.last_step))}
     columns |= {name: counts[:, :, i].ravel() for i, name in enumerate(("pairs", "undefined", "missing"))}
@@ -96,10 +98,8 @@ class _Cut(NamedTuple):
 
 def _stretches(steps: pl.DataFrame) -> _Cut:
     """The windows of rows with ``step`` and ``epoch``; an epoch that was come back to is one window."""
-    epoch = steps["epoch"].cast(pl.Int64)
-    there = epoch.is_not_null().to_numpy()
-    step = steps["step"].cast(pl.Int64).to_numpy()
-    return _cut(step.tobytes(), epoch.fill_null(0).to_numpy().tobytes(), there.tobytes())
+    epochs, there = filled(steps["epoch"], 0).astype(np.int64), ~missing(steps["epoch"])
+    return _cut(steps["step"].to_numpy().astype(np.int64).tobytes(), epochs.tobytes(), there.tobytes())
 
 
 @lru_cache(maxsize=4)  # all reference points have the same steps, and most metrics of a run

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from analysis.arrays import filled, missing
 from analysis.columns import GEOMETRY
 from analysis.vectors.long import Bools, Floats, Rows
 from analysis.vectors.passes import Segment
@@ -52,8 +53,7 @@ class Reduced:
     def loss(self, name: str) -> tuple[Floats, Bools]:
         """A loss of each step and where it is missing, shape ``(n,)``."""
         column = self.segment.records[name]
-        missing = column.is_null().to_numpy() if self.losses else np.ones(len(column), bool)
-        return column.to_numpy(), missing
+        return filled(column, np.nan), missing(column) if self.losses else np.ones(len(column), bool)
 
     def loss_before(self, name: str) -> tuple[Floats, Bools]:
         """The same of the step before each one."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numba
@@ -63,6 +64,7 @@ def _compare(session: Session, size: int, steps: int) -> None:
         "kernel everything": timed(lambda: _kernel(rows, sizes, points)),
         "kernel cached": timed(lambda: _kernel_cached(rows)),
         "memory": timed(lambda: [_sum(v) for v in rows.values()]),
+        "memory by all": timed(lambda: _sum_by_all(rows)),
     }
     found = session.take_turns(f"reading, d = {size:,}", contenders, session.rounds(ROUNDS))
     _agree(run_path, folder / "torch", steps)
@@ -73,6 +75,7 @@ def _compare(session: Session, size: int, steps: int) -> None:
         target = None if least is None else at_least(least)
         session.add("reading", setting, name, found[below] / found[above], target)
 
+    add("rate, one read of the same memory, all processors / one", "memory by all", "memory")
     add("rate, verified read / bare read()", "verified", "read")
     add("rate, read, verified and reduced without references / bare read()", "pairs", "read", 0.6)
     add(f"rate, read, verified and reduced with {references} / bare read()", "everything", "read")
@@ -170,6 +173,13 @@ def _sum(values: Rows) -> float:
         for i in range(row.size):
             total += np.float64(row[i])
     return total
+
+
+def _sum_by_all(rows: dict[str, Rows]) -> None:
+    """What a second processor is worth here: some share a core, or the way to the memory."""
+    count = os.cpu_count() or 1
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(_sum, [part for v in rows.values() for part in np.array_split(v, count)]))
 
 
 def _torch_loop(folder: Path, steps: int) -> torch.Tensor:
