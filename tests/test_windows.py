@@ -108,3 +108,11 @@ def test_an_epoch_that_was_come_back_to_is_one_window():
     assert found.select("number", "first_step", "last_step", "pairs").rows() == [(0, 1, 6, 4), (1, 3, 4, 2)]
     assert found["total"].to_list() == pytest.approx([slope[[0, 1, 4, 5]].sum(), slope[[2, 3]].sum()])
     assert found["twice"].to_list() == pytest.approx([2 * slope[[0, 1, 4, 5]].mean(), 2 * slope[[2, 3]].mean()])
+
+
+def test_neighbouring_epochs_of_any_size_are_different_windows():
+    large, none = 2**53, None
+    given = geometry_tables({"gx_d": [1.0, 2.0, 3.0, 4.0]}, {"epoch": [none, large, large + 1, large + 1, none]})
+    found = measure(RATIO, given).windows.filter(window="epoch", block="model")
+    assert found["number"].to_list() == [large, large + 1]
+    assert found["pairs"].to_list() == [1, 2]

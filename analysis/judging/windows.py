@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from analysis.arrays import filled, missing
+from analysis.arrays import missing
 from analysis.columns import LOSSES, value
 from analysis.judging.grid import Grid
 from analysis.judging.reductions import summaries, sums_of_pairs
@@ -98,8 +98,11 @@ class _Cut(NamedTuple):
 
 def _stretches(steps: pl.DataFrame) -> _Cut:
     """The windows of rows with ``step`` and ``epoch``; an epoch that was come back to is one window."""
-    epochs, there = filled(steps["epoch"], 0).astype(np.int64), ~missing(steps["epoch"])
-    return _cut(steps["step"].to_numpy().astype(np.int64).tobytes(), epochs.tobytes(), there.tobytes())
+    epoch, there = steps["epoch"], ~missing(steps["epoch"])
+    if not there.all():  # as whole numbers: as floats, neighbours beyond 2⁵³ would be one epoch
+        epoch = epoch.cast(pl.Int64).fill_null(0)
+    epochs, step = (column.to_numpy().astype(np.int64) for column in (epoch, steps["step"]))
+    return _cut(step.tobytes(), epochs.tobytes(), there.tobytes())
 
 
 @lru_cache(maxsize=4)  # all reference points have the same steps, and most metrics of a run

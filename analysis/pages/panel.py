@@ -61,7 +61,7 @@ class _Quick(Axis):
         if not self.get_visible():
             return
         across = self.axis_name == "x"
-        places, _ = self._ticks()
+        places, labels = self._ticks()
         axes: Axes = self.axes
         along = axes.get_xaxis_transform() if across else axes.get_yaxis_transform()
         if self.grid_look is not None and len(places):
@@ -75,7 +75,7 @@ class _Quick(Axis):
             look: dict[str, Any] = {"linestyle": "", "marker": kind, "ms": length, "mew": 0.8, "color": colour}
             strokes = Line2D(*at, transform=along, **look)
             self._drawn(strokes, renderer)
-        for word in self._words(renderer):
+        for word in self._words(renderer, places, labels):
             word.draw(renderer)
         self._update_label_position(renderer)  # type: ignore[attr-defined]
         self.label.draw(renderer)
@@ -89,16 +89,15 @@ class _Quick(Axis):
         if not self.get_visible():
             return None
         renderer = renderer or self.axes.get_figure(root=True)._get_renderer()  # type: ignore[union-attr]
-        words = chain(self._words(renderer), [self.label])
+        words = chain(self._words(renderer, *self._ticks()), [self.label])
         boxes = [word.get_window_extent(renderer) for word in words if word.get_text()]
         return Bbox.union(boxes) if boxes else None
 
-    def _words(self, renderer: Any) -> Iterator[Text]:
+    def _words(self, renderer: Any, places: np.ndarray[Any, Any], labels: list[str]) -> Iterator[Text]:
         """The labels, each at its place: one text, moved on."""
         across = self.axis_name == "x"
         if not self.look.get("labelbottom" if across else "labelleft", True):
             return
-        places, labels = self._ticks()
         axes, edge = self.axes, np.zeros(len(places))
         along = axes.get_xaxis_transform() if across else axes.get_yaxis_transform()
         at = along.transform(np.column_stack((places, edge) if across else (edge, places)))

@@ -186,7 +186,7 @@ def _torch_loop(folder: Path, steps: int) -> torch.Tensor:
     """The eight products of each pair, shape ``(steps - 1, 8)``, the way one would write them by hand."""
     table, before = [], None
     for t in range(steps):
-        row = {name: v.double() for name, v in torch.load(folder / f"{t}.pt").items()}
+        row = {name: v.double() for name, v in torch.load(folder / f"{t}.pt", weights_only=True).items()}
         if before is not None:
             gx, gy, d = row["g"], row["h"], row["x"] - before
             dg = gx - gy
@@ -200,7 +200,7 @@ def _torch_points(folder: Path, steps: int) -> torch.Tensor:
     tail, mean = -(-steps // TAIL), 0.0
     ema = tail_mean = 0.0
     for t in range(steps):
-        x = torch.load(folder / f"{t}.pt", mmap=True)["x"].double()
+        x = torch.load(folder / f"{t}.pt", mmap=True, weights_only=True)["x"].double()
         ema = ema + EMA ** (steps - 1 - t) * x
         mean += EMA ** (steps - 1 - t)
         if t == 0:
@@ -219,7 +219,7 @@ def _torch_everything(folder: Path, steps: int) -> tuple[torch.Tensor, torch.Ten
     given = _torch_points(folder, steps).double()
     before: dict[str, torch.Tensor] = {}
     for t in range(steps):
-        row = {name: v.double() for name, v in torch.load(folder / f"{t}.pt").items()}
+        row = {name: v.double() for name, v in torch.load(folder / f"{t}.pt", weights_only=True).items()}
         x, g, h = row["x"], row["g"], row["h"]
         if not before:
             before = {"x": x, "g": g * 0, "d": x * 0}

@@ -40,7 +40,8 @@ class ChunkWriter:
     A step is acknowledged when :meth:`write` returns: from then on it survives the death of the process.
 
     Raises:
-        OSError: no room for the whole chunk, or another fault of the disk. Nothing acknowledged is touched.
+        OSError: no room for the whole chunk (in a memory file system a write says so), or another fault of the disk.
+            Nothing acknowledged is touched.
     """
 
     def __init__(
