@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import tracemalloc
 from dataclasses import replace
@@ -99,18 +100,8 @@ def full_disk(seed, folder, disk=None):
     In memory a chunk's room is not reserved and any write may find none; on ext4 a chunk finds its room or none at all.
     """
     disk = disk or ("tmpfs", "ext4")[seed // 2 % 2]
-    mount = folder / f"full-{seed}"
-    mount.mkdir()
     size = random.Random(seed).randrange(200_000, 2_000_000)
-    if disk == "ext4":
-        image = folder / f"disk-{seed}"
-        image.write_bytes(b"")
-        os.truncate(image, size + 300_000)  # its own tables
-        subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", image], check=True)
-        subprocess.run(["mount", "-o", "loop", image, mount], check=True)
-    else:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", mount], check=True)
-    try:
+    with small_disk(folder, disk, size) as mount:
         command = [sys.executable, "-m", "tests.recorded_to_death", str(mount / "run"), *BATCHES[seed % 2]]
         done = subprocess.run(command, capture_output=True, cwd=ROOT, timeout=120, check=False)
         assert done.returncode == 1, f"the training process died of signal {-done.returncode}"
@@ -120,6 +111,22 @@ def full_disk(seed, folder, disk=None):
             found = check_acknowledged(mount / "run", int(said[-1]) if said else -1)
             ended = found.manifest.ended
             assert ended is None or "No space left" in ended["error"], "the manifest says why, or had no room to"
+
+
+@contextlib.contextmanager
+def small_disk(folder, disk, size):
+    """A file system of its own with about ``size`` bytes, mounted while the context lasts."""
+    mount = Path(tempfile.mkdtemp(dir=folder))
+    if disk == "ext4":
+        image = mount.with_suffix(".image")
+        image.write_bytes(b"")
+        os.truncate(image, size + 300_000)  # its own tables
+        subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", image], check=True)
+        subprocess.run(["mount", "-o", "loop", image, mount], check=True)
+    else:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", mount], check=True)
+    try:
+        yield mount
     finally:
         subprocess.run(["umount", "-l", mount], check=True)
 

@@ -20,7 +20,7 @@ FIRST = b"lemmata batches\n".ljust(ALIGN, b"\0")  # of every such file
 
 
 class BatchWriter:
-    """The minibatches of the open chunk ``number``.
+    """The minibatches of the open chunk ``number``; ``end`` is where those of the acknowledged steps end.
 
     Raises:
         OSError: the file cannot be made or written.
@@ -36,14 +36,13 @@ class BatchWriter:
             self.discard()
             raise
 
-    def write(self, message: Message) -> tuple[int, int]:
-        """Append the message of one step; its hash (0 if there is none) and where it ends, for the commit record."""
-        state, at = xxhash.xxh3_64(), self.end
+    def write(self, message: Message, at: int) -> tuple[int, int]:
+        """Write the message of one step at ``at``; its hash (0 if there is none) and its end, for the commit record."""
+        state = xxhash.xxh3_64()
         for piece in message:
             state.update(piece)
             pwrite(self._file, piece, at)
             at += memoryview(piece).nbytes
-        self.end = at
         return (state.intdigest() if message else 0), at
 
     def flush(self) -> None:

@@ -97,15 +97,18 @@ class ChunkWriter:
             for stream, place in header.streams.items()
         ]
         pwrite(self._record_file, b"".join([s.message for s in steps]), self._end)
-        commits, end = b"", self._end
+        commits, end, batch_end = b"", self._end, self.batch_bytes
         for i, step in enumerate(steps):
             end += len(step.message)
-            written = self._minibatches.write(step.batches) if self._minibatches else ()
+            written = self._minibatches.write(step.batches, batch_end) if self._minibatches else ()
+            batch_end = written[-1] if written else 0
             commits += self.layout.commit_record(step.step, digest(step.message), end, [h[i] for h in hashes], written)
         pwrite(self._file, commits, header.commit + self.rows * self.layout.commit.itemsize)
         self._commits += commits
         self._values += [s.values for s in steps]
         self._end = end
+        if self._minibatches:
+            self._minibatches.end = batch_end
         self.rows += len(steps)
 
     def flush(self) -> None:

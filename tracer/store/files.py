@@ -122,9 +122,12 @@ def write_aside(path: Path, data: Bytes) -> None:
     try:
         pwrite(descriptor, data, 0)
         sync(descriptor)
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)  # on a full disk its room is wanted
+        raise
     finally:
         os.close(descriptor)
-    os.replace(aside, path)
     sync_directory(path.parent)
 
 

@@ -155,6 +155,7 @@ class RunWriter:
                 chunk.seal(self._skeleton(chunk.rows) if chunk.room else None)
             else:
                 chunk.discard()
+                self._next = chunk.number  # the manifest promises the chunks there are
         finally:
             chunk.abandon()
 
