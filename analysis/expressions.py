@@ -15,7 +15,7 @@ def check_row_by_row(what: str, part: pl.Expr | None) -> None:
     Raises:
         UsageError: ``part`` aggregates or looks at other rows.
     """
-    if part is not None and not _has(part, "is_row_separable", True):
+    if part is not None and not _has(what, part, "is_row_separable"):
         raise UsageError(f"{what} must be about one pair, row by row; found {part}.")
 
 
@@ -25,13 +25,19 @@ def check_one_number(what: str, part: pl.Expr | None) -> None:
     Raises:
         UsageError: ``part`` does not aggregate.
     """
-    if part is not None and not _has(part, "is_scalar", True):
+    if part is not None and not _has(what, part, "is_scalar"):
         raise UsageError(f"{what} must be one number from all rows (a sum, a mean, …); found {part}.")
 
 
-def _has(part: pl.Expr, quality: str, unknown: bool) -> bool:
+def _has(what: str, part: pl.Expr, quality: str) -> bool:
     ask = getattr(part.meta, quality, None)  # not in older Polars
-    return unknown if ask is None else bool(ask())
+    try:
+        return ask is None or bool(ask())
+    except pl.exceptions.PolarsError:  # it looks for the columns that a function would be given
+        raise UsageError(
+            f"{what} calls a Python function, of which nobody can tell when it changes; found {part}. Write it with "
+            "Polars expressions alone."
+        ) from None
 
 
 def roots(parts: Iterable[pl.Expr | None]) -> set[str]:

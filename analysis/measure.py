@@ -65,13 +65,40 @@ class Measurement:
         return with_blocks(self.verdicts, self.blocks)
 
 
-def measure(metric: Metric, tables: Tables) -> Measurement:
+@dataclass(frozen=True, eq=False)
+class ModelRows:
+    """Rows of the whole model with every column that some metrics read: read once, measured many times.
+
+    Args:
+        by_pairing: in order of steps.
+        none: the same columns without rows.
+    """
+
+    by_pairing: dict[str, pl.DataFrame]
+    none: pl.DataFrame
+
+
+def model_rows(metrics: Iterable[Metric], tables: Tables) -> ModelRows:
+    """What these metrics read of the model's rows, at every pairing that one of them is measured at."""
+    chosen = list(metrics)
+    needed = {name for metric in chosen for name in metric.all_columns} | {"d_d", "epoch"}
+    model = rows(tables, sorted(needed), pairings_of(chosen, tables), model=True).collect()
+    by_pairing = {str(part["pairing"][0]): part for part in model.partition_by("pairing", maintain_order=True)}
+    return ModelRows(by_pairing, model.clear())
+
+
+def measure(metric: Metric, tables: Tables, model: ModelRows | None = None) -> Measurement:
     """Compute the metric and judge its claims.
+
+    Args:
+        metric: the record.
+        tables: of one run.
+        model: rows of these tables that were read for this metric and others; read here unless given.
 
     Raises:
         UsageError: the formula cannot be computed. A missing column is no error but a verdict NOT APPLICABLE.
     """
-    return measure_all([metric], tables)[metric.name]
+    return _measured(metric, model or model_rows([metric], tables), tables)
 
 
 def measure_all(metrics: Iterable[Metric], tables: Tables) -> dict[str, Measurement]:
@@ -81,10 +108,8 @@ def measure_all(metrics: Iterable[Metric], tables: Tables) -> dict[str, Measurem
         UsageError: a formula cannot be computed.
     """
     chosen = list(metrics)
-    needed = {name for metric in chosen for name in metric.all_columns} | {"d_d", "epoch"}
-    model = rows(tables, sorted(needed), pairings_of(chosen, tables), model=True).collect()
-    by_pairing = {str(part["pairing"][0]): part for part in model.partition_by("pairing", maintain_order=True)}
-    return {metric.name: _measured(metric, by_pairing, model.clear(), tables) for metric in chosen}
+    model = model_rows(chosen, tables)
+    return {metric.name: measure(metric, tables, model) for metric in chosen}
 
 
 def values(metric: Metric, tables: Tables) -> pl.LazyFrame:
@@ -93,11 +118,11 @@ def values(metric: Metric, tables: Tables) -> pl.LazyFrame:
     return found.select("pairing", "step", "block", value=defined_or_nan(metric.value))
 
 
-def _measured(metric: Metric, by_pairing: dict[str, pl.DataFrame], none: pl.DataFrame, tables: Tables) -> Measurement:
+def _measured(metric: Metric, model: ModelRows, tables: Tables) -> Measurement:
     wanted = pairings_of([metric], tables)
     try:
-        frames = {pairing: _with_values(metric, part) for pairing, part in by_pairing.items() if pairing in wanted}
-        empty = _with_values(metric, none)
+        frames = {name: _with_values(metric, part) for name, part in model.by_pairing.items() if name in wanted}
+        empty = _with_values(metric, model.none)
         columns = [*(s.name for s in metric.series), *(v.name for v in metric.variants)]
         table = pl.concat(
             f.select("pairing", "step", "block", "value", "tolerance", *columns) for f in [empty, *frames.values()]
@@ -137,7 +162,7 @@ def _tensors(metric: Metric, tables: Tables, rows_of_model: dict[str, int]) -> _
 def _with_values(metric: Metric, part: pl.DataFrame) -> pl.DataFrame:
     """Rows of one pairing in order of steps with value, tolerance, series and variants."""
     tolerance = pl.lit(None) if metric.tolerance is None else metric.tolerance
-    return part.with_columns(value=defined_or_nan(metric.value), tolerance=tolerance.cast(pl.Float64)).with_columns(
-        *(s.of.cast(pl.Float64).alias(s.name) for s in metric.series),
-        *(defined_or_nan(v.value).alias(v.name) for v in metric.variants),
-    )
+    part = part.with_columns_seq(value=defined_or_nan(metric.value), tolerance=tolerance.cast(pl.Float64))
+    more = [s.of.cast(pl.Float64).alias(s.name) for s in metric.series]
+    more += [defined_or_nan(v.value).alias(v.name) for v in metric.variants]
+    return part.with_columns_seq(more) if more else part  # handing each to a thread takes longer than most formulas

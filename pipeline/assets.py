@@ -38,7 +38,6 @@ import analysis.vectors.reduce
 import analysis.vectors.references
 import analysis.vectors.spread
 import tracer.store.layout
-from analysis.measure import measure
 from analysis.metric import Metric
 from analysis.pages.report_section import metric_drawing
 from analysis.proofs import proofs as all_proofs
@@ -50,6 +49,7 @@ from pipeline.archives import here
 from pipeline.chosen import references
 from pipeline.executors import sharers
 from pipeline.kept import write_drawing
+from pipeline.measuring import KNOWN, measured
 from pipeline.ranges import node_of, run_asset
 from pipeline.results import content, current_verdicts, write_config, write_details
 from pipeline.stale import StampedStore
@@ -200,8 +200,7 @@ def metric_asset(metric: Metric, source: Path | None = None) -> dg.AssetsDefinit
     )
     def computed(context: dg.AssetExecutionContext) -> Result:
         into = stamped(context)
-        tables = into.tables()
-        found = measure(metric, tables)
+        found = measured(metric, into)
         path = into.write(f"metrics/{metric.name}", found.table)
         kept = write_details(into, metric.name, found)
         plot = metric_drawing(metric, found.table, found.verdicts, found.windows if kept else None)
@@ -214,6 +213,7 @@ def metric_asset(metric: Metric, source: Path | None = None) -> dg.AssetsDefinit
             check_results=checks.claims(metric, found.verdicts),
         )
 
+    KNOWN[metric.name] = metric
     return computed
 
 

@@ -15,6 +15,7 @@ from analysis.tables import TableStore
 from pipeline.bodies import Computed, one
 from pipeline.definitions import build
 from pipeline.instance import alone
+from pipeline.measuring import together
 from pipeline.stale import Node, stamp_for, stamp_of
 from tracer.store import home
 
@@ -56,7 +57,7 @@ def compute(run_id: str, reasons: Mapping[str, str], of: Graph | None = None) ->
     directory = home.tables_root() / run_id
     directory = directory if is_local(directory) else home.scratch_root() / run_id
     directory.mkdir(parents=True, exist_ok=True)
-    with alone(directory):
+    with alone(directory), together(reasons):
         done = _in_order(run_id, reasons, of or graph())
     with suppress(OSError):
         directory.rmdir()  # of a damaged run nothing was written

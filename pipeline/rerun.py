@@ -5,12 +5,8 @@ reports each recorded run as it is done. What fails is reported as a failed Dags
 partition.
 """
 
-import gc
-import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -19,20 +15,17 @@ from analysis.tables import TableStore
 from pipeline.abandoned import owner
 from pipeline.bodies import Computed, Event, Failure
 from pipeline.comparison_asset import NAME as COMPARISON
-from pipeline.compute import Graph, compute, graph
+from pipeline.compute import Graph
 from pipeline.definitions import build
 from pipeline.failures import QUIET, report_failure
 from pipeline.instance import opened, register
+from pipeline.pool import Pool
 from pipeline.reporting import report
 from pipeline.stale import stale
 from tracer.errors import LemmataError, UsageError
-from tracer.processes import serve_parent
 from tracer.store import home
 
 SUMMARIES = ("verdicts", "report")
-SELDOM = 100_000, 50, 100  # new objects between two searches for garbage: figures make many, and few are garbage
-DIED = "process"  # the asset that a failure names where a computing process died
-Reasons = Mapping[str, str]  # asset: why it is computed again
 Said = Callable[[Computed], None]
 
 
@@ -56,6 +49,7 @@ def plan(
     of: Graph,
     metrics: Sequence[str] | None = None,
     every: bool = False,
+    expect: Callable[[int], None] = lambda count: None,
 ) -> dict[str, dict[str, str]]:
     """What is to be computed of each run and why; runs of which nothing is stale are left out.
 
@@ -65,6 +59,7 @@ def plan(
         of: the assets there are.
         metrics: only these, and what gathers them.
         every: what is current too.
+        expect: called at each run that is found, with their number so far.
 
     Raises:
         UsageError: there is no such metric.
@@ -73,14 +68,15 @@ def plan(
         raise UsageError(f"no metric {', '.join(map(repr, unknown))}. There are: {', '.join(sorted(of.nodes))}.")
     wanted = set(of.nodes) if metrics is None else {*metrics, *SUMMARIES}
     reported = reported_versions(instance, of.nodes)
-    found = {}
+    found: dict[str, dict[str, str]] = {}
     for run_id in run_ids:
         store = TableStore(home.tables_root(), run_id)
-        reasons = stale(store, of.nodes.values(), reported.get(run_id, {}))
-        if every:
-            reasons = dict.fromkeys(of.nodes, "asked for")
-        found[run_id] = {name: why for name, why in reasons.items() if name in wanted}
-    return {run_id: reasons for run_id, reasons in found.items() if reasons}
+        asked = dict.fromkeys(of.nodes, "asked for") if every else None
+        reasons = asked or stale(store, of.nodes.values(), reported.get(run_id, {}))
+        if due := {name: why for name, why in reasons.items() if name in wanted}:
+            found[run_id] = due
+            expect(len(found))
+    return found
 
 
 def reported_versions(instance: dg.DagsterInstance, names: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -118,9 +114,9 @@ def rerun(
     """
     names, definitions = list(run_ids), build()
     of = Graph.of(definitions)
-    with opened() as instance:
+    with opened() as instance, Pool(min(jobs or os.cpu_count() or 1, len(names))) as pool:
         register(instance, names)
-        planned = plan(instance, names, of, metrics, every)
+        planned = plan(instance, names, of, metrics, every, pool.expect)
         begun(len(planned))
         if not planned:
             return []
@@ -129,7 +125,7 @@ def rerun(
 
         def reported() -> Iterator[list[Event]]:
             try:
-                for done in _computed(planned, of, min(jobs or os.cpu_count() or 1, len(planned))):
+                for done in pool.computed(planned, of):
                     yield done.events
                     outcomes.append(Outcome(done.run_id, tuple(done.assets), tuple(done.failures)))
                     said(done)
@@ -165,50 +161,6 @@ def compare(definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
     if not result.success:
         data = next(event.step_failure_data for event in result.all_events if event.is_step_failure)
         raise LemmataError(f"{COMPARISON}: {data.error.message.strip() if data.error else 'failed'}")
-
-
-def _computed(planned: Mapping[str, Reasons], of: Graph, jobs: int) -> Iterator[Computed]:
-    """Each run when it is done, in whatever order."""
-    if jobs == 1:
-        yield from (compute(run_id, reasons, of) for run_id, reasons in planned.items())
-        return
-    left = dict(planned)
-    for done in _pooled(left, jobs):
-        left.pop(done.run_id)
-        yield done
-    for run_id, reasons in left.items():  # a process died: whose fault it was shows when each has one to itself
-        died = Failure(DIED, "The process that computed this run was killed, perhaps because memory ran out.")
-        yield next(_pooled({run_id: reasons}, 1), Computed(run_id, failures=[died]))
-
-
-def _pooled(planned: Mapping[str, Reasons], jobs: int) -> Iterator[Computed]:
-    """Each run when it is done; ends early where one of the processes dies."""
-    spawned = multiprocessing.get_context("spawn")  # a fork would take the threads' locks along, without the threads
-    pool = ProcessPoolExecutor(jobs, mp_context=spawned, initializer=_begin)
-    try:
-        waiting: list[Future[Computed]] = [pool.submit(compute, run_id, dict(why)) for run_id, why in planned.items()]
-        for future in as_completed(waiting):
-            try:
-                done = future.result()
-            except BrokenProcessPool:
-                return
-            yield done
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _begin() -> None:
-    """Leave Ctrl-C to the process that reports, end with it, and load everything once."""
-    serve_parent()
-    graph()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*SELDOM)
 
 
 def _report_failure(instance: dg.DagsterInstance, of: Graph, run_id: str, failure: Failure) -> None:

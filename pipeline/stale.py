@@ -141,18 +141,17 @@ def stamp_for(store: TableStore, node: Node) -> Stamp:
     return Stamp(node.code, {name: version_of(store, name) or "" for name in node.inputs})
 
 
-def is_current(store: TableStore, name: str, code: str, seen: dict[str, str] | None = None) -> bool:
-    """Whether an asset's files were computed by this code from what its inputs are now.
+def current(store: TableStore, name: str, code: str, seen: dict[str, str]) -> Stamp | None:
+    """The stamp of an asset whose files were computed by this code from what its inputs are now; else None.
 
     ``seen`` keeps versions of inputs from one question to the next.
     """
     stamp = stamp_of(store, name)
     if stamp is None or stamp.code != code:
-        return False
-    seen = {} if seen is None else seen
+        return None
     for of in stamp.inputs.keys() - seen.keys():
         seen[of] = version_of(store, of) or ""
-    return all(seen[of] == version for of, version in stamp.inputs.items())
+    return stamp if all(seen[of] == version for of, version in stamp.inputs.items()) else None
 
 
 def stale(store: TableStore, nodes: Iterable[Node], reported: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -4,6 +4,7 @@ Sixty assets of a run ask what its geometry was computed from, and each of them 
 """
 
 import os
+import stat
 import time
 from collections.abc import Callable
 from functools import wraps
@@ -46,15 +47,16 @@ def kept(read: Callable[[Path], Kept]) -> Callable[[Path], Kept]:
 def _mark(path: Path) -> Mark | None:
     """What changes when something is written; None of a run that has not settled, or of what is not there."""
     try:
-        if not path.is_dir():
-            return (_of("", path.stat()),)
+        found = path.stat()
+        if not stat.S_ISDIR(found.st_mode):
+            return (_of("", found),)
         with os.scandir(path) as entries:
-            found = tuple(sorted(_of(entry.name, entry.stat()) for entry in entries))
+            inside = tuple(sorted(_of(entry.name, entry.stat()) for entry in entries))
     except OSError:
         return None
-    newest = max((mark[-1] for mark in found), default=0)
-    return found if newest < (time.time() - SETTLED) * 1e9 else None
+    newest = max((mark[-1] for mark in inside), default=0)
+    return inside if newest < (time.time() - SETTLED) * 1e9 else None
 
 
-def _of(name: str, stat: os.stat_result) -> tuple[str, int, int, int]:
-    return name, stat.st_ino, stat.st_size, stat.st_mtime_ns
+def _of(name: str, found: os.stat_result) -> tuple[str, int, int, int]:
+    return name, found.st_ino, found.st_size, found.st_mtime_ns

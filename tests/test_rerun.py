@@ -1,5 +1,6 @@
 """Reruns of many runs: what fails stands alone, what is killed leaves nothing partial, bytes do not depend on who."""
 
+import multiprocessing
 import shutil
 import sys
 from dataclasses import replace
@@ -14,7 +15,8 @@ from pipeline.compute import Graph, compute
 from pipeline.definitions import build
 from pipeline.instance import opened
 from pipeline.materialize import materialize
-from pipeline.rerun import _computed, rerun
+from pipeline.pool import DIED, Pool
+from pipeline.rerun import rerun
 from tests.by_hand import flip_in
 from tests.rerun_faults import RUNS, Killed, settle, started
 from tests.rerun_homes import BASES, FEW, OWN, last, other_kernel, record, stale_of, tables
@@ -56,7 +58,8 @@ def test_two_reruns_of_the_same_runs_at_once_are_safe(killed: Killed, fresh: Pat
 def test_a_pool_and_dagster_write_the_same_bytes(killed: Killed, fresh: Path) -> None:
     few = ("trace", "geometry", "replays", *FEW)
     planned = {name: dict.fromkeys(few, "asked for") for name in RUNS}
-    done = list(_computed(planned, Graph.of(build()), jobs=2))
+    with Pool(2) as pool:
+        done = list(pool.computed(planned, Graph.of(build())))
     assert {each.run_id: (tuple(each.assets[:2]), each.failures) for each in done} == dict.fromkeys(RUNS, (few[:2], []))
     pooled = {name: tables(name) for name in RUNS}
     assert all(pooled[name].items() <= killed.reference[name].items() for name in RUNS)
@@ -64,6 +67,53 @@ def test_a_pool_and_dagster_write_the_same_bytes(killed: Killed, fresh: Path) ->
     shutil.rmtree(home.tables_root())
     materialize(["one"])
     assert tables("one") == killed.reference["one"]
+
+
+def test_processes_that_wait_for_a_plan_end_where_planning_fails() -> None:
+    def fail() -> None:
+        with Pool(2) as pool:
+            pool.expect(1)
+            assert not multiprocessing.active_children(), "of one run this process computes"
+            pool.expect(2)
+            assert len(multiprocessing.active_children()) == 2
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    for process in multiprocessing.active_children():
+        process.join(10)
+    assert not multiprocessing.active_children()
+
+
+DEADLY = """
+import os
+import signal
+from multiprocessing import parent_process
+
+import pipeline.compute
+
+if parent_process() is not None:  # a process that computes for another one
+
+    def deadly(run_id, *rest):
+        if run_id == "one":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return harmless(run_id, *rest)
+
+    harmless, pipeline.compute._in_order = pipeline.compute._in_order, deadly
+"""
+
+
+def test_a_process_that_dies_costs_no_run_but_the_one_that_kills_it(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "own.py").write_text(OWN + DEADLY)
+    monkeypatch.setenv("LEMMATA_METRICS", str(tmp_path / "own"))
+    one, two = rerun(RUNS, jobs=2)
+    assert [(failure.asset, "killed" in failure.message) for failure in one.failures] == [(DIED, True)]
+    assert two.succeeded
+    (tmp_path / "own" / "own.py").unlink()
+    assert all(outcome.succeeded for outcome in rerun(RUNS, jobs=2))
 
 
 def test_a_failed_run_neither_blocks_nor_hides_the_others(fresh: Path, capfd: pytest.CaptureFixture[str]) -> None:

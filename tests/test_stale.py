@@ -4,9 +4,11 @@ import shutil
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
+from polars.testing import assert_frame_equal
 
 from analysis import registry
 from analysis.tables import TableStore
@@ -15,8 +17,8 @@ from pipeline.definitions import build
 from pipeline.instance import opened
 from pipeline.materialize import materialize
 from pipeline.rerun import rerun
-from pipeline.results import measurements
-from pipeline.stale import Node, StampedStore, is_current, stale, stamp_of
+from pipeline.results import measurements, verdicts_of
+from pipeline.stale import Node, StampedStore, current, stale, stamp_of
 from tests.rerun_homes import BASES, FEW, OWN, few_metrics, go_on, last, other_kernel, record, stale_of
 from tracer.errors import FormatError
 from tracer.store import home
@@ -188,4 +190,30 @@ def test_an_outdated_number_never_stands_beside_current_ones(computed: Path) -> 
     into = StampedStore(home.tables_root(), "one", Node("smoothness", "another formula", ("geometry",)))
     into.write("verdicts/smoothness", store.scan("verdicts/smoothness").collect())
     assert set(measurements(store, metrics)) == set(FEW) - {"smoothness"}
-    assert not is_current(store, "smoothness", known["smoothness"].code)
+    assert current(store, "smoothness", known["smoothness"].code, {}) is None
+
+
+def test_verdicts_that_were_gathered_are_those_of_the_metrics_files(computed: Path) -> None:
+    store = TableStore(home.tables_root(), "one")
+    metrics = {name: each for name, each in registry.metrics().items() if name in FEW}
+    before = verdicts_of(store, metrics)
+    for name in FEW:
+        alone = store.scan(f"verdicts/{name}").collect().drop("digest")
+        assert_frame_equal(before[name], alone)  # the same columns, types and rows
+        assert len(alone)
+    # computed since, from something else: what was gathered is of before
+    since = store.scan("verdicts/smoothness").collect().with_columns(says=pl.lit("since"))
+    into = StampedStore(
+        home.tables_root(), "one", Node("smoothness", metrics["smoothness"].fingerprint, ("geometry", "x"))
+    )
+    into.write("metrics/smoothness", store.scan("metrics/smoothness").collect())
+    into.write("verdicts/smoothness", since)
+    assert set(verdicts_of(store, metrics)["smoothness"]["says"]) == {"since"}
+    assert_frame_equal(verdicts_of(store, metrics)["convexity_gap"], before["convexity_gap"])
+
+
+def test_a_metric_whose_file_is_gone_has_no_verdict_though_it_was_gathered(computed: Path) -> None:
+    store = TableStore(home.tables_root(), "one")
+    metrics = {name: each for name, each in registry.metrics().items() if name in FEW}
+    store.path("verdicts/smoothness").unlink()
+    assert set(verdicts_of(store, metrics)) == set(FEW) - {"smoothness"}

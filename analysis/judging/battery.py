@@ -16,7 +16,8 @@ ROBUST, NOT_ROBUST, NOT_APPLICABLE = "robust", "not robust", "NOT APPLICABLE"
 CONTROLS = ("initial", "random")
 """References that are certainly no solution; every other one, ``run:ID`` and ``point:NAME`` included, is a good one."""
 
-BATTERY_SCHEMA = pl.Schema(dict.fromkeys(("run_id", "metric", "claim", "pairing", "status", "reason"), pl.String))
+_CLAIM = "run_id", "metric", "claim"
+BATTERY_SCHEMA = pl.Schema(dict.fromkeys((*_CLAIM, "pairing", "status", "reason"), pl.String))
 
 
 def battery(verdicts: pl.DataFrame) -> pl.DataFrame:
@@ -30,12 +31,14 @@ def battery(verdicts: pl.DataFrame) -> pl.DataFrame:
         verdicts: of one run, as :class:`analysis.measure.Measurement` has them, of one metric or several.
     """
     of_references = verdicts.filter(pl.col("pairing").cast(pl.String).str.starts_with(REFERENCE))
-    found = []
-    for (run_id, metric, claim), rows in of_references.group_by("run_id", "metric", "claim", maintain_order=True):
-        statuses = {str(p).removeprefix(REFERENCE): str(s) for p, s in rows.select("pairing", "status").iter_rows()}
+    answers: dict[tuple[str, str, str], dict[str, str]] = {}
+    for run_id, metric, claim, pairing, status in of_references.select(*_CLAIM, "pairing", "status").iter_rows():
+        answers.setdefault((run_id, metric, claim), {})[str(pairing).removeprefix(REFERENCE)] = str(status)
+    found: list[dict[str, Any]] = []
+    for key, statuses in answers.items():
         status, reason = _judged(statuses)
-        row: dict[str, Any] = {"run_id": run_id, "metric": metric, "claim": claim, "pairing": EVERY_REFERENCE}
-        found.append({**row, "status": status, "reason": reason})
+        row = dict(zip(_CLAIM, key, strict=True))
+        found.append({**row, "pairing": EVERY_REFERENCE, "status": status, "reason": reason})
     return pl.DataFrame(found, schema=BATTERY_SCHEMA)
 
 

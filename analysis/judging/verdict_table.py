@@ -120,7 +120,7 @@ def _judged(claim: Claim, rows: pl.DataFrame) -> pl.DataFrame:
         **({} if claim.denominator is None else {"denominator": claim.denominator}),
         **{f"regressor {i}": part for i, part in enumerate(claim.regressors)},
     }
-    return rows.with_columns(part.cast(pl.Float64).alias(name) for name, part in parts.items())
+    return rows.with_columns_seq(part.cast(pl.Float64).alias(name) for name, part in parts.items())
 
 
 def _evidence(claim: Claim, judged: pl.DataFrame) -> Evidence:
@@ -151,7 +151,7 @@ def _one_number(formula: pl.Expr | None, rows: pl.DataFrame) -> float:
     """An aggregating expression over the rows; NaN where there is none or nothing to compute it from."""
     if formula is None:
         return math.nan
-    found = rows.select(number=formula.cast(pl.Float64))
+    found = rows.select_seq(number=formula.cast(pl.Float64))
     if len(found) != 1:
         raise UsageError(f"{formula} must be one number from all rows of a claim; found {len(found)}.")
     number = found.item()

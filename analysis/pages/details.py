@@ -103,7 +103,7 @@ def battery_shown(verdicts: Sequence[pl.DataFrame]) -> tuple[list[str], list[Row
     A row has metric, claim, ``robust`` or not, what that means, and the status by reference; claims that apply at none
     are left out.
     """
-    every = pl.concat([of.select("run_id", "metric", "claim", "pairing", "status") for of in verdicts])
+    every = pl.concat(verdicts, how="vertical_relaxed").select("run_id", "metric", "claim", "pairing", "status")
     of_references = every.filter(pl.col("pairing").str.starts_with(REFERENCE))
     answers: dict[tuple[str, str], dict[str, str]] = {}
     for metric, claim, pairing, status in of_references.select("metric", "claim", "pairing", "status").iter_rows():
