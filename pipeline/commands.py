@@ -55,6 +55,14 @@ def main() -> None:
         _stop(str(error), 1)
     except OSError as error:  # a full disk, a file that may not be read: the system's own words are enough
         _stop(str(error), 1)
+    except Exception as error:
+        if "sqlalchemy" not in sys.modules:  # nothing was asked of Dagster's database
+            raise
+        from pipeline.instance import database_fault
+
+        if (fault := database_fault(error)) is None:
+            raise
+        _stop(fault, 1)
 
 
 def _print_version(wanted: bool) -> None:

@@ -5,11 +5,13 @@ Its storage is SQLite in that directory, or the PostgreSQL that ``$LEMMATA_POSTG
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
+from sqlalchemy.exc import OperationalError
 
 from pipeline import postgres
 from pipeline.abandoned import cancel_abandoned
@@ -97,6 +99,18 @@ def opened() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.from_config(str(prepare())) as instance:
         cancel_abandoned(instance)
         yield instance
+
+
+def database_fault(error: Exception) -> str | None:
+    """What to say of an error of the instance's database (a full disk, a server that went away); else None."""
+    if not isinstance(error, OperationalError):
+        return None
+    at = directory()
+    where = postgres.SETTING if postgres.url() else f"{at} ({shutil.disk_usage(at).free:,} bytes free)"
+    return (
+        f"{where}: Dagster's database there cannot be read or written: {str(error.orig).strip()}. Make room or mend "
+        "it, then run the same again: what was computed stays, and what is missing is computed."
+    )
 
 
 def register(instance: dg.DagsterInstance, run_ids: Iterable[str]) -> None:

@@ -1,6 +1,7 @@
 """Homes with small runs made by hand, and few metrics, for the tests of staleness and reruns."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import dagster as dg
 import pytest
 
 from analysis import registry
-from pipeline import assets
+from pipeline import assets, commands
 from pipeline.compute import Graph
 from pipeline.definitions import build
 from pipeline.instance import opened
@@ -77,3 +78,14 @@ def last(instance: dg.DagsterInstance, asset: str, run_id: str) -> dg.AssetMater
     wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[run_id])
     records = instance.fetch_materializations(wanted, limit=1).records
     return records[0].asset_materialization if records else None
+
+
+def say(arguments: list[str]) -> int:
+    """Exit code of the command line; what it prints is printed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["lemmata", *arguments])
+        try:
+            commands.main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+    return 0

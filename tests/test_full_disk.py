@@ -9,6 +9,7 @@ import pytest
 
 from tests import faults
 from tests.by_hand import manifest, micro_batches, same_batches, vectors, write_run
+from tests.rerun_homes import few_metrics, record, say
 from tracer.errors import RecordingError
 from tracer.store import Trace, verify
 from tracer.store.files import write_aside
@@ -53,6 +54,22 @@ def test_what_is_written_aside_goes_where_there_is_no_room_for_it(disk):
     with _left(disk, 1 << 12), pytest.raises(OSError, match="No space left"):
         write_aside(disk / "large", bytes(1 << 16))
     assert not list(disk.glob("large*"))
+
+
+@pytest.mark.skipif(not faults.can_mount(), reason="needs the right to mount a small tmpfs")
+def test_where_dagster_finds_no_room_one_text_says_so_and_with_room_it_goes_on(tmp_path, monkeypatch, capfd):
+    few_metrics(monkeypatch)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    with faults.small_disk(tmp_path, "tmpfs", 32 << 20) as disk:
+        monkeypatch.setenv("LEMMATA_HOME", str(disk))
+        record("one")
+        with _left(disk, 1 << 18):
+            assert say(["materialize", "one"]) == 1
+        said = capfd.readouterr().err
+        assert str(disk / "dagster") in said.splitlines()[-1]
+        assert "Make room" in said.splitlines()[-1]
+        assert "Traceback" not in said
+        assert say(["materialize", "one"]) == 0
 
 
 def test_a_run_without_any_step_opens(tmp_path):

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import dagster as dg
 import pytest
 
 from analysis.soundness.checks import trace_checks
-from pipeline import commands
 from pipeline.compute import Graph, compute
 from pipeline.definitions import build
 from pipeline.instance import opened
@@ -19,7 +17,7 @@ from pipeline.pool import DIED, Pool
 from pipeline.rerun import rerun
 from tests.by_hand import flip_in
 from tests.rerun_faults import RUNS, Killed, settle, started
-from tests.rerun_homes import BASES, FEW, OWN, last, other_kernel, record, stale_of, tables
+from tests.rerun_homes import BASES, FEW, OWN, last, other_kernel, record, say, stale_of, tables
 from tracer.store import home
 from tracer.store.archive import archive
 
@@ -134,16 +132,6 @@ def test_a_failed_run_neither_blocks_nor_hides_the_others(fresh: Path, capfd: py
     assert "Nothing is stale." in capfd.readouterr().out
     assert say(["rerun", "--stale", "--dry-run"]) == 0
     assert "one: not verified" in capfd.readouterr().out
-
-
-def say(arguments: list[str]) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["lemmata", *arguments])
-        try:
-            commands.main()
-        except SystemExit as stop:
-            return int(stop.code or 0)
-    return 0
 
 
 def test_a_wrong_call_says_so(fresh: Path, capfd: pytest.CaptureFixture[str]) -> None:
