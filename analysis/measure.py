@@ -12,7 +12,7 @@ from analysis.judging.verdict_table import VERDICT_SCHEMA as VERDICT_SCHEMA
 from analysis.judging.verdict_table import verdicts
 from analysis.judging.windows import has_windows_of_blocks, windows, with_variants
 from analysis.metric import Metric
-from analysis.rows import defined_or_nan, pairings_of, rows
+from analysis.rows import KEYS, defined_or_nan, pairings_of, rows
 from analysis.tables import MODEL, Tables
 from tracer.errors import UsageError
 
@@ -45,7 +45,7 @@ class Measurement:
         """
         parts = []
         for pairing, frame in self.frames.items():
-            of_model = windows(self.metric, Grid(pairing, (MODEL,), frame.select("step", "epoch"), frame))
+            of_model = windows(self.metric, Grid(pairing, (MODEL,), frame[["step", "epoch"]], frame))
             parts.append(with_variants(self.metric, of_model, frame))
             parts += [part for part in [self._tensors.windows.get(pairing)] if part is not None]
         return pl.concat(parts, how="diagonal")
@@ -123,10 +123,8 @@ def _measured(metric: Metric, model: ModelRows, tables: Tables) -> Measurement:
     try:
         frames = {name: _with_values(metric, part) for name, part in model.by_pairing.items() if name in wanted}
         empty = _with_values(metric, model.none)
-        columns = [*(s.name for s in metric.series), *(v.name for v in metric.variants)]
-        table = pl.concat(
-            f.select("pairing", "step", "block", "value", "tolerance", *columns) for f in [empty, *frames.values()]
-        )
+        columns = [*KEYS, "value", "tolerance", *(s.name for s in metric.series), *(v.name for v in metric.variants)]
+        table = pl.concat(frame[columns] for frame in [empty, *frames.values()])  # select() would plan a query
         shown = frames or {metric.pairings[0]: empty}
         return Measurement(table, verdicts(metric, frames, empty, tables), metric, tables, shown)
     except pl.exceptions.PolarsError as error:

@@ -158,7 +158,7 @@ def counts(verdicts: pl.DataFrame) -> dict[str, int]:
 
 def verdict_records(verdicts: pl.DataFrame, columns: Sequence[str]) -> dg.TableMetadataValue:
     """Verdicts as a table on a page."""
-    return _records(verdicts.select(columns).to_dicts(), columns)
+    return _records(verdicts[list(columns)].to_dicts(), columns)
 
 
 def values(table: pl.DataFrame) -> dg.TableMetadataValue:

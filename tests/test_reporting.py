@@ -7,6 +7,8 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.storage.event_log import sql_event_log
+from dagster._serdes import serialize_value
 
 from pipeline import reporting
 from pipeline.instance import opened
@@ -61,3 +63,26 @@ def test_the_storage_is_as_before_afterwards(instance: dg.DagsterInstance) -> No
     before = set(vars(instance.event_log_storage))
     reporting.report(instance, lambda: iter([_events(1), _events(2)]))
     assert set(vars(instance.event_log_storage)) <= before
+
+
+def test_an_event_that_is_written_out_once_is_the_text_that_dagster_writes(instance: dg.DagsterInstance) -> None:
+    reporting.report(instance, lambda: iter([_events(3)]))
+    records = instance.fetch_materializations(dg.AssetKey("thing"), limit=3).records
+    written = reporting.written_once()
+    for record in [*records, *records[::-1]]:
+        for _ in range(2):
+            assert written(record) == serialize_value(record)
+            assert written(record.event_log_entry) == serialize_value(record.event_log_entry)
+    assert sql_event_log.serialize_value is serialize_value, "what was replaced is back"
+
+
+def test_columns_that_hold_an_event_take_it_as_it_was_written_once(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts: list[str] = []
+    monkeypatch.setattr(reporting, "serialize_value", lambda value: texts.append("") or serialize_value(value))
+    reporting.report(instance, lambda: iter([_events(50)]))
+    assert len(texts) == 50
+    [last] = instance.get_asset_records([dg.AssetKey("thing")])
+    assert last.asset_entry.last_materialization is not None
+    assert last.asset_entry.last_materialization.get_dagster_event().partition == "p49"

@@ -46,7 +46,7 @@ class Grid:
 
     def array(self, formula: pl.Expr) -> tuple[Floats, Flags]:
         """A formula, shape ``(n, k)``, NaN where it is missing; and where that is, ``(0, 0)`` if nowhere."""
-        found = self.frame.with_columns(formula.cast(pl.Float64).alias("found"))["found"]
+        found = self.frame.with_columns_seq(formula.cast(pl.Float64).alias("found"))["found"]
         shape = len(self.steps), self.before + len(self.blocks)
         missing = found.is_null().to_numpy().reshape(shape) if found.null_count() else np.empty((0, 0), np.bool_)
         return found.to_numpy().reshape(shape)[:, self.before :], missing[:, self.before :]
