@@ -38,6 +38,7 @@ import analysis.vectors.reduce
 import analysis.vectors.references
 import analysis.vectors.spread
 import tracer.store.layout
+import tracer.store.points
 from analysis.metric import Metric
 from analysis.pages.report_section import metric_drawing
 from analysis.proofs import proofs as all_proofs
@@ -143,6 +144,7 @@ def trace(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | R
         analysis.vectors.reduce,
         analysis.vectors.references,
         analysis.vectors.spread,
+        tracer.store.points,
     ),
     kinds={"parquet", "numba"},
     automation_condition=WHEN_INPUTS_CHANGE,

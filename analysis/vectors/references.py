@@ -4,7 +4,9 @@ They are found before the vectors are reduced, from a glance at a few rows of th
 last tenth of its points, those that count in an exponential mean, the last one of each epoch.
 """
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,7 @@ from tracer.store.points import REFERENCES as REFERENCES
 from tracer.store.points import epoch_ends, find, label, point
 
 Array = npt.NDArray[Any]
+PIECE = 1 << 12  # elements of a sum that stay in the cache
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def find_points(trace: Trace, records: pl.DataFrame, wanted: Sequence[str], colu
     ends = epoch_ends(table) if "epoch_last" in wanted else {}
     found: dict[str, Array] = {}
     for name in dict.fromkeys(wanted) if records["has_x"].any() else ():
-        at = find(trace, table, name, columns=columns, add=_add_weighted, verify=False)
+        at = find(trace, table, name, columns=columns, add=_add, verify=False)
         at = np.zeros(trace.parameters) if name == "epoch_last" and ends else at
         if at is not None:
             found[label(name)] = at
@@ -81,13 +84,19 @@ def find_points(trace: Trace, records: pl.DataFrame, wanted: Sequence[str], colu
     return Points(tuple(found), vectors, ends)
 
 
+def _add(x: Array, weights: Array, first: int, last: int, total: Array) -> None:
+    """Add Σ w_t x_t to ``total`` between two coordinates; each is added up by one thread, row after row."""
+    parts = range(first, last, max(PIECE, -(-(last - first) // (os.cpu_count() or 1))))
+    with ThreadPoolExecutor(len(parts) or 1) as pool:
+        list(pool.map(lambda a: _add_weighted(x, weights, a, min(a + parts.step, last), total), parts))
+
+
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _add_weighted(x: Array, weights: Array, first: int, last: int, total: Array) -> None:
-    piece = 1 << 12
-    for a in range(first, last, piece):
-        part = total[a : min(a + piece, last)]
+    for a in range(first, last, PIECE):
+        part = total[a : min(a + PIECE, last)]
         for t in range(x.shape[0]):
             if weights[t] != 0:
-                row = x[t][a : min(a + piece, last)]
+                row = x[t][a : min(a + PIECE, last)]
                 for i in range(row.size):
                     part[i] += weights[t] * np.float64(row[i])

@@ -25,6 +25,7 @@ the same model in the same directory, and ``point:FILE``, a vector in a .npy fil
 EMA = 0.999
 TAIL = 10  # one in so many points is in the tail
 SEED = 20240701
+PIECE = 1 << 14  # elements
 
 
 def label(name: str) -> str:
@@ -131,12 +132,21 @@ def _rows(trace: Trace, start: int, stop: int, verify: bool) -> Iterator[Array]:
 
 
 def _random(first: Array, last: Array) -> Array:
-    direction = np.random.default_rng(SEED).standard_normal(len(first), np.float32).astype(np.float64)
-    moved = np.subtract(last, first, dtype=np.float64)
+    """In the dtype of both, computed in double precision, piece by piece, so that nothing leaves the cache between."""
+    pieces = [slice(a, a + PIECE) for a in range(0, len(first), PIECE)]
+    generator, direction = np.random.default_rng(SEED), np.empty(len(first), np.float32)
+    found = np.empty_like(first)
+    # summed by numpy itself: BLAS adds in another order where it has other threads, as another process may
+    far = drawn = 0.0
     with np.errstate(over="ignore", invalid="ignore"):  # of a run that diverged
-        # summed by numpy itself: BLAS adds in another order where it has other threads, as another process may
-        direction *= np.sqrt(np.square(moved).sum() / np.square(direction).sum())
-    return np.asarray(first + direction)
+        for piece in pieces:
+            generator.standard_normal(out=direction[piece], dtype=np.float32)
+            drawn += np.square(direction[piece], dtype=np.float64).sum()
+            far += np.square(np.subtract(last[piece], first[piece], dtype=np.float64)).sum()
+        size = np.sqrt(np.float64(far) / drawn)
+        for piece in pieces:
+            found[piece] = first[piece] + direction[piece].astype(np.float64) * size
+    return found
 
 
 def _weighted_mean(trace: Trace, rows: Array, weights: Array, columns: slice, add: Add, verify: bool) -> Array:
