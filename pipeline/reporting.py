@@ -92,16 +92,17 @@ def written_once() -> Callable[[Any], str]:
 
     Writing a page out as text takes longer than everything else about an event.
     """
-    event: Any = None
-    text = ""
+    kept: tuple[Any, str] = None, ""
 
     def written(value: Any) -> str:
-        nonlocal event, text
+        nonlocal kept
         if isinstance(value, EventLogRecord):  # the event again, with its number
             entry = written(value.event_log_entry)
             return f'{{"__class__": "EventLogRecord", "event_log_entry": {entry}, "storage_id": {value.storage_id}}}'
+        event, text = kept
         if value is not event:
-            event, text = value, serialize_value(value)
+            text = serialize_value(value)
+            kept = value, text
         return text
 
     return written
