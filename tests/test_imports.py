@@ -86,7 +86,7 @@ FLOORS = (
             "pipeline.terminal.show pipeline.terminal.recording pipeline.terminal.doctor pipeline.terminal.findings "
             "analysis tracer"
         ),
-        names("dagster dagster_webserver polars matplotlib typer rich"),
+        names("dagster dagster_webserver sqlalchemy polars matplotlib typer rich"),
         lazily=names("dagster_dask pipeline.dask_executor pipeline.workers"),
     ),
 )

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numba
@@ -55,6 +56,7 @@ def _compare(session: Session, size: int, steps: int) -> None:
     contenders = {
         "read": timed(lambda: _read(run_path, buffer)),
         "verified": timed(lambda: _verified(run_path)),
+        "pairs only": timed(lambda: _pairs_verified(run_path)),
         "pairs": timed(lambda: _reduced(run_path, ())),
         "everything": timed(lambda: _reduced(run_path, REFERENCES)),
         "torch pairs": timed(lambda: _torch_loop(folder / "torch", steps)),
@@ -77,6 +79,7 @@ def _compare(session: Session, size: int, steps: int) -> None:
 
     add("rate, one read of the same memory, all processors / one", "memory by all", "memory")
     add("rate, verified read / bare read()", "verified", "read")
+    add("rate, read, verified and reduced to the pairs alone, without the path / bare read()", "pairs only", "read")
     add("rate, read, verified and reduced without references / bare read()", "pairs", "read", 0.6)
     add(f"rate, read, verified and reduced with {references} / bare read()", "everything", "read")
     add("rate, kernel, the pairs alone / one read of the same memory", "kernel pairs", "memory", 0.75)
@@ -133,16 +136,31 @@ def _kernel(rows: dict[str, Rows], sizes: tuple[int, ...], references: Rows, tim
 
 
 @numba.njit(nogil=True, cache=True)
-def _pairs_of(x: Rows, g: Rows, h: Rows, out: Array) -> None:
-    for i in range(0, x.shape[1], PIECE):
-        j = min(i + PIECE, x.shape[1])
+def _pairs_of(x: Rows, g: Rows, h: Rows, out: Array, first: int, last: int) -> None:
+    for i in range(first, last, PIECE):
+        j = min(i + PIECE, last)
         for t in range(1, x.shape[0]):
             pair(x[t][i:j], x[t - 1][i:j], g[t][i:j], h[t][i:j], out[t])
 
 
 def _pairs(rows: dict[str, Rows]) -> None:
     """What the kernel does for the geometry table, without the path: eight products of each pair, and three norms."""
-    _pairs_of(rows["x"], rows["g"], rows["h"], np.zeros((len(rows["x"]), 11)))
+    n, d = rows["x"].shape
+    _pairs_of(rows["x"], rows["g"], rows["h"], np.zeros((n, 11)), 0, d)
+
+
+def _pairs_verified(run_path: Path) -> None:
+    """The pairs within each chunk, by all processors, while a thread compares the hashes, as the product does."""
+    trace._sound.clear()
+    found = Trace(run_path)
+    with ThreadPoolExecutor(1) as checker, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for chunk in found.chunks(verify=False):
+            checked = checker.submit(found.check, chunk)
+            x, g, h = (chunk.streams[name] for name in "xgh")
+            cut = np.linspace(0, x.shape[1], 1 + BLOCKS, dtype=int).tolist()
+            parts = [pool.submit(_pairs_of, x, g, h, np.zeros((len(x), 11)), a, b) for a, b in pairwise(cut)]
+            for part in (*parts, checked):
+                part.result()
 
 
 def _kernel_cached(rows: dict[str, Rows]) -> None:

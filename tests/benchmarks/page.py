@@ -34,7 +34,8 @@ are over steps, and a figure with n = 1 is made of medians or of sums over all r
   as there are; the bare `read()` goes through a buffer that stays in the cache. The *kernel* is on one thread, as the
   read of the memory is: 21 products of each step and block without references, three more for each reference. The loop
   over torch files computes, for the model alone, the eight products of each pair, or the same numbers as the tables:
-  these, what the path has, and three for each reference, whose points it finds in a pass before. The results agree to
+  these, what the path has, and three for each reference, whose points it finds in a pass before. *The pairs alone* are
+  not what the product does: they show what its path costs. The results agree to
   1e-9, and to 1e-6 where a reference point was rounded otherwise.
 - **tiny steps**: 31 parameters, so that only the fixed cost of a step is left: microseconds, on this machine. In the
   profile, on one core, `forget` is where the training thread stands while the writer thread has the interpreter.
