@@ -33,10 +33,10 @@ def _has(what: str, part: pl.Expr, quality: str) -> bool:
     ask = getattr(part.meta, quality, None)  # not in older Polars
     try:
         return ask is None or bool(ask())
-    except pl.exceptions.PolarsError:  # it looks for the columns that a function would be given
+    except pl.exceptions.PolarsError:  # it looks for columns, and there are no data yet
         raise UsageError(
-            f"{what} calls a Python function, of which nobody can tell when it changes; found {part}. Write it with "
-            "Polars expressions alone."
+            f"{what} calls a Python function, of which nobody can tell when it changes, or takes columns that it does "
+            f"not name; found {part}. Write it with Polars expressions over named columns."
         ) from None
 
 

@@ -83,6 +83,7 @@ def test_an_edited_file_is_read_anew(directory):
         (TEN_LINES.replace("curvature", "Curvature!"), "lower case letters"),
         (TEN_LINES.replace("dg_d / d_d", "dg_d.sum()"), "row by row"),
         (TEN_LINES.replace("dg_d / d_d", "dg_d.map_batches(abs)"), "calls a Python function"),
+        (TEN_LINES.replace("dg_d / d_d", "__import__('polars').all()"), "does not name"),
         (TEN_LINES.replace("dg_d / d_d", "3.0"), "Polars expression"),
         (TEN_LINES.replace("at_least=0", "at_least=0, at_most=1"), "exactly one"),
         (TEN_LINES.replace("claim=", 'pairings=("sideways",), claim='), "unknown pairings"),
