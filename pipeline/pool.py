@@ -1,16 +1,16 @@
 """The processes that compute what is stale; without them this one computes."""
 
 import gc
-import multiprocessing
 from collections.abc import Generator, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, suppress
+from types import TracebackType
 from typing import Self
 
 from pipeline.bodies import Computed, Failure
 from pipeline.compute import Graph, compute, graph
-from tracer.processes import serve_parent
+from tracer.processes import Workers, serve_parent
 
 SELDOM = 100_000, 50, 100  # new objects between two searches for garbage: figures make many, and few are garbage
 DIED = "process"  # the asset that a failure names where a computing process died
@@ -26,7 +26,7 @@ class Pool:
 
     def __init__(self, processes: int) -> None:
         self._processes = processes
-        self._started: ProcessPoolExecutor | None = None
+        self._started: Workers | None = None
 
     def expect(self, runs: int) -> None:
         """So many runs are to be computed, as far as is known."""
@@ -52,39 +52,26 @@ class Pool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if self._started is not None and kind is not None:
-            _abandon(self._started)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._started is not None:
+            self._started.__exit__(kind, error, trace)
 
 
-def _start(processes: int) -> ProcessPoolExecutor:
-    spawned = multiprocessing.get_context("spawn")  # a fork would take the threads' locks along, without the threads
-    pool = ProcessPoolExecutor(processes, mp_context=spawned, initializer=_begin)
+def _start(processes: int) -> Workers:
+    pool = Workers(processes, _begin)
     for _ in range(processes):  # one starts with each work that none is waiting for
         pool.submit(_nothing)
     return pool
 
 
-def _each(pool: ProcessPoolExecutor, planned: Mapping[str, Reasons]) -> Generator[Computed]:
+def _each(pool: Workers, planned: Mapping[str, Reasons]) -> Generator[Computed]:
     """Each run when it is done; ends early where one of the processes dies. The pool is of no use afterwards."""
-    try:
-        waiting: list[Future[Computed]] = [pool.submit(compute, run_id, dict(why)) for run_id, why in planned.items()]
+    with suppress(BrokenProcessPool), pool:
+        waiting = [pool.submit(compute, run_id, dict(why)) for run_id, why in planned.items()]
         for future in as_completed(waiting):
             yield future.result()
-    except BrokenProcessPool:
-        return
-    except BaseException:
-        _abandon(pool)
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _abandon(pool: ProcessPoolExecutor) -> None:
-    """End the processes, whatever they are at: what is written aside has no name yet."""
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in multiprocessing.active_children():
-        process.terminate()
 
 
 def _begin() -> None:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,20 +68,31 @@ def test_a_pool_and_dagster_write_the_same_bytes(killed: Killed, fresh: Path) ->
     assert tables("one") == killed.reference["one"]
 
 
-def test_processes_that_wait_for_a_plan_end_where_planning_fails() -> None:
+def test_processes_that_wait_for_a_plan_end_where_planning_fails_and_no_others_do() -> None:
+    not_of_the_pool = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    not_of_the_pool.start()
+    before = set(multiprocessing.active_children())
+
     def fail() -> None:
         with Pool(2) as pool:
             pool.expect(1)
-            assert not multiprocessing.active_children(), "of one run this process computes"
+            assert set(multiprocessing.active_children()) == before, "of one run this process computes"
             pool.expect(2)
-            assert len(multiprocessing.active_children()) == 2
+            assert len(set(multiprocessing.active_children()) - before) == 2
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         fail()
-    for process in multiprocessing.active_children():
-        process.join(10)
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) == before
+    not_of_the_pool.terminate()
+    not_of_the_pool.join()
+
+
+def test_processes_end_where_less_was_found_to_do_than_expected() -> None:
+    before = set(multiprocessing.active_children())
+    with Pool(2) as pool:
+        pool.expect(2)
+    assert set(multiprocessing.active_children()) == before
 
 
 DEADLY = """

@@ -4,6 +4,36 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from types import TracebackType
+
+
+class Workers(ProcessPoolExecutor):
+    """Processes of which none is left when the context ends; where it ends with an error, whatever they are at.
+
+    Args:
+        count: of processes; they start with the work they get.
+        begin: called once in each of them, with ``given``.
+    """
+
+    def __init__(self, count: int, begin: Callable[..., None], *given: object) -> None:
+        self._others = set(multiprocessing.active_children())
+        # a fork would take along the threads' locks without the threads
+        super().__init__(count, multiprocessing.get_context("spawn"), begin, given)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.abandon()
+        self.shutdown(cancel_futures=True)
+
+    def abandon(self) -> None:
+        """End these processes, and wait until they have ended."""
+        for process in set(multiprocessing.active_children()) - self._others:
+            process.terminate()
+        self.shutdown(cancel_futures=True)
 
 
 def serve_parent() -> None:

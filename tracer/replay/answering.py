@@ -1,10 +1,9 @@
 """Answering for many rows of a trace: which of them together, and in which process."""
 
-import multiprocessing
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import pyarrow as pa
 import torch
 
 from tracer.errors import LemmataError
-from tracer.processes import serve_parent
+from tracer.processes import Workers, serve_parent
 from tracer.replay.engine import Engine, machine
 from tracer.replay.questions import Question
 from tracer.replay.source import Source
@@ -88,9 +87,7 @@ class Processes:
     """
 
     def __init__(self, count: int, opens: Callable[[], Opened]) -> None:
-        self._count, self._others = count, set(multiprocessing.active_children())
-        # a fork would take along the threads' locks without the threads
-        self._pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _begin, (opens,))
+        self._count, self._pool = count, Workers(count, _begin, opens)
 
     def __enter__(self) -> "Processes":
         return self
@@ -98,10 +95,7 @@ class Processes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:  # what they are at is not wanted any more
-            for process in set(multiprocessing.active_children()) - self._others:
-                process.terminate()
-        self._pool.shutdown(cancel_futures=True)
+        self._pool.__exit__(kind, error, trace)
 
     def __call__(self, question: Question, rows: Sequence[int]) -> Answers:
         """Rising rows, in their order, with what was found.
