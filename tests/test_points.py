@@ -1,9 +1,11 @@
-"""The random reference point: drawn piece by piece, the same as drawn at once."""
+"""The random reference point: drawn piece by piece, the same as drawn at once. Means: compiled or not, the same."""
 
 import numpy as np
 import pytest
 
-from tracer.store.points import PIECE, SEED, _random
+from analysis.vectors.references import PIECE as SUMMED
+from analysis.vectors.references import _add
+from tracer.store.points import PIECE, SEED, _random, add_weighted
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -25,3 +27,20 @@ def test_of_a_run_that_diverged_or_never_moved_nothing_is_raised():
     assert np.isnan(_random(first, np.full(5, np.nan, np.float32))).all()
     assert not np.isfinite(_random(first, np.full(5, np.inf, np.float32))).any()
     assert np.array_equal(_random(first, first), first)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [1, 5, SUMMED - 1, SUMMED, 3 * SUMMED + 7])
+@pytest.mark.parametrize("count", range(10))
+def test_the_compiled_sum_is_the_plain_one_bit_for_bit_and_skips_rows_without_weight(dtype, size, count):
+    random = np.random.default_rng(count)
+    x, weights = random.normal(size=(count + 2, size)).astype(dtype), random.uniform(size=count + 2)
+    unrecorded = random.choice(count + 2, 2, replace=False)
+    x[unrecorded], weights[unrecorded] = np.nan, 0.0
+    first, last = size // 3, size
+    before = random.normal(size=size)
+    plain, compiled = before.copy(), before.copy()
+    add_weighted(x, weights, first, last, plain)
+    _add(x, weights, first, last, compiled)
+    assert np.array_equal(compiled, plain)
+    assert np.array_equal(compiled[:first], before[:first])
