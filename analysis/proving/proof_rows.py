@@ -9,6 +9,7 @@ from analysis.columns import GEOMETRY, PATH
 from analysis.optimizers import FLAGS
 from analysis.replayed import Replayed
 from analysis.rounding import roundoff
+from analysis.soundness.beginning import begins
 from analysis.soundness.identities import TOLERANCE
 from analysis.tables import MODEL, REFERENCE, Tables
 
@@ -53,9 +54,9 @@ def proof_rows(tables: Tables, reference: str) -> Rows:
             u_vector=pl.lit(roundoff(facts.dtype)),
             sigma_f=pl.lit(_noise(tables.replayed), pl.Float64),
             sums=pl.lit(TOLERANCE * math.sqrt(max(facts.parameters, 1))),
-            begins=_c("step") == pl.lit(first.collect().item(), pl.Int64),
             **{flag: pl.lit(flag in facts.optimizer_flags) for flag in FLAGS},
         )
+        .with_columns(begins=begins(first.collect().item(), g_g=_c("g_g"), unit=roundoff(facts.dtype)))
     )
     return _longest(frame.collect())
 
@@ -79,8 +80,8 @@ def _longest(frame: pl.DataFrame) -> Rows:
     """No line joins two stretches: a pair is missing where a new one begins."""
     if frame.is_empty():
         return Rows(frame, "no steps")
-    begins = (_c("step").diff() != 1).fill_null(True) | _c("previous.d_d").is_null()
-    numbered = frame.with_columns(stretch=begins.cum_sum())
+    new = (_c("step").diff() != 1).fill_null(True) | _c("previous.d_d").is_null()
+    numbered = frame.with_columns(stretch=new.cum_sum())
     sizes = numbered.group_by("stretch", maintain_order=True).len()
     longest = sizes.sort("len", descending=True, maintain_order=True)["stretch"][0]
     chosen = numbered.filter(_c("stretch") == longest).drop("stretch")

@@ -17,11 +17,13 @@ another check.
 import polars as pl
 
 from analysis.optimizers import KINDS, SGD
+from analysis.rounding import roundoff
+from analysis.soundness.beginning import begins
 from analysis.soundness.identities import Identity, Part
 from analysis.tables import MODEL, REFERENCE, Facts, Tables
 
 _c = pl.col
-_PATH = ("x_x", "g_x", "x_d", "g_gprev", "step_step", "slip_slip", "gmove")
+_PATH = ("x_x", "g_x", "x_d", "g_gprev", "step_step", "slip_slip", "slip_room", "gmove", "m_m")
 _ADAM = ("mhat_e", "decay_e", "ee_adam", "ee_ahead", "slip_e", "dd_adam")
 _STEPS = ("lr", "momentum", "dampening", "weight_decay", "clip_factor", "clip_value", "random_scale", "epoch")
 _SHIFTED = ("lr", "momentum", "clip", "step_step", "slip_slip", "gn", "gg", "gmove", "still")
@@ -152,8 +154,12 @@ def _length_of_the_step() -> Part:
 
 
 def _slips() -> pl.Expr:
-    """How far d⁺ may be from what the momentum form gives: the slip of the update, and that of the one before in d."""
-    return _c("slip_slip").sqrt() + _momentum((_ratio * _c("momentum")).abs() * before("slip_slip").sqrt())
+    """How far d⁺ may be from what the momentum form gives: the slip of the update, and that of the one before in d.
+
+    Of a recorded buffer the slips know nothing: it was rounded when training updated it, and that is in the room.
+    """
+    earlier = _momentum((_ratio * _c("momentum")).abs() * before("slip_slip").sqrt())
+    return _c("slip_slip").sqrt() + earlier + _momentum(_c("slip_room").sqrt().fill_null(0.0))
 
 
 # --- Adam -----------------------------------------------------------------------------------------------------------
@@ -217,12 +223,13 @@ def _steps(tables: Tables) -> pl.LazyFrame:
         # steps may be numbered on across two attempts, which nothing joins
         follows=_c("gd").is_not_null() & (_c("step").diff() == 1).fill_null(False),
         clip=sign * _c("clip_factor").cast(pl.Float64).fill_null(1.0),
-        begins=_c("step") == pl.lit(settings.select(_c("step").min()).collect().item(), pl.Int64),
     )
+    first = settings.select(_c("step").min()).collect().item()
     return found.with_columns(
         *(pl.when("follows").then(_c(name).shift(1)).alias(f"{name} before") for name in _SHIFTED),
         pl.when(_c("follows").shift(-1)).then(_c("dd_adam").shift(-1)).alias("dd_adam ahead"),
         stretch=(~_c("follows")).cum_sum(),
+        begins=begins(first, g_g=_c("gg"), unit=roundoff(tables.facts.dtype)),
     )
 
 
