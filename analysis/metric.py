@@ -33,7 +33,7 @@ FAMILIES = {
     "G": "Other geometries and rates",
     "": "Your own",
 }
-RULES = 4
+RULES = 5
 """Version of the rules that turn values into verdicts; raised when a rule changes, so that verdicts turn stale."""
 _TAKEN = {"pairing", "step", "block", "value", "tolerance"}
 _OF_WINDOWS = {"window", "number", "first_step", "last_step", "pairs", "undefined", "missing", "mean", "total"} | {

@@ -63,9 +63,10 @@ def resolved(gap: pl.Expr, trapezoid: pl.Expr, rounding: pl.Expr) -> tuple[pl.Ex
     """A gap with its rounding, taken from the gradients alone where they are finer than the loss difference.
 
     ``trapezoid`` is what the gap is to third order without a loss difference: ∓⟨∇f(x) − ∇f(y), x − y⟩/2. It stands in
-    for the gap where it is smaller than ``rounding``, the gap's own.
+    for the gap where both are smaller than ``rounding``, the gap's own. A gap beyond rounding stands for itself: where
+    the loss has a kink, the slopes at the two ends may be equal and the gap far from zero.
     """
-    fine = gap.is_finite() & (trapezoid.abs() < rounding)
+    fine = gap.is_finite() & (gap.abs() <= rounding) & (trapezoid.abs() < rounding)
     from_gradients = gradient_difference_rounding * d_d.sqrt()
     return pl.when(fine).then(trapezoid).otherwise(gap), pl.when(fine).then(from_gradients).otherwise(rounding)
 

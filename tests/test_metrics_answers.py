@@ -231,6 +231,18 @@ def test_a_rate_that_differs_between_groups_is_named():
     assert "do not share one learning rate" in result["reason"]
 
 
+@pytest.mark.parametrize(
+    ("metric", "claim"), [("convexity_gap", "convex at every step"), ("severity", "rarely severe")]
+)
+def test_a_kink_between_two_flat_ends_is_seen_by_its_losses(metric, claim):
+    """clip(x, 0, 1) from below 0 to above 1 and back: both slopes are 0, the gap is 1 one way and −1 the other."""
+    n = 200
+    up = np.arange(n) % 2
+    flat = {name: np.zeros(n) for name in ("gx_d", "gy_d", "dg_d", "dg_dg", "gx_gx", "gy_gy", "gx_gy")}
+    rows = {"loss_x": up.astype(float), "loss_y": 1.0 - up, "d_d": np.full(n, 4.0), **flat}
+    assert verdict(metric, claim, geometry_tables(rows))["status"] == "FAILS"
+
+
 @pytest.mark.parametrize("lost", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_is_undefined_although_the_gradients_are_finite(lost):
     rows = {"loss_x": [1.0] * 60, "loss_y": [2.0] * 60, "gx_d": [0.5] * 60, "dg_d": [1.0] * 60}

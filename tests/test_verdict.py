@@ -1,6 +1,9 @@
 """The rules, from hand-made evidence."""
 
+from dataclasses import replace
+
 import numpy as np
+import polars as pl
 import pytest
 
 from analysis.judging.verdict import FAILS, HOLDS, INCONCLUSIVE, NOT_APPLICABLE, Evidence, judge
@@ -212,3 +215,47 @@ def test_an_in_sample_pair_without_a_probe_says_what_to_record(metric, recorded,
     for reason in reasons:
         assert says in reason
         assert "it is missing at every step" not in reason
+
+
+SHARE = Claim(at_most=0.5, over="share")
+ENVELOPE = Claim(at_most=2, over="envelope", at_quantile=0.99, regressors=(pl.col("d_d"),))
+
+
+def test_a_share_does_not_hold_where_rounding_may_hide_the_steps_that_count():
+    level = 1 + 0.1 * np.abs(NOISE)
+    hidden, seen = evidence(level, 2.0), evidence(-level, 1e-3)
+    finding = judge(SHARE, hidden)
+    assert finding.status == INCONCLUSIVE
+    assert "numerics: 100 % of the steps are within rounding of zero" in finding.reason
+    assert judge(SHARE, seen).status == HOLDS
+    assert judge(SHARE, evidence(level, 1e-3)).status == FAILS
+    few = np.where(np.arange(1000) % 10 == 0, level, -level)  # a tenth may be above: less than one half either way
+    assert judge(SHARE, evidence(few, np.where(few > 0, 2.0, 1e-3))).status == HOLDS
+    known = np.where(np.arange(1000) % 10 < 7, level, 1e-9)  # seven in ten are above whatever the others are
+    assert judge(SHARE, evidence(known, 1e-3)).status == FAILS
+
+
+def test_a_share_of_zeros_without_rounding_holds():
+    assert judge(SHARE, evidence(np.zeros(1000), 0.0)).status == HOLDS
+
+
+def above_one(rises, tolerance):
+    """Values of a loss at most 1 · d_d in the first half, ``rises`` times that in the second."""
+    random = np.random.default_rng(1)
+    half = np.concatenate([np.ones(2000), np.full(2000, rises)])
+    given = evidence(half * random.uniform(0.5, 1, 4000), tolerance)
+    return replace(given, regressors=np.ones((4000, 1)))
+
+
+def test_an_envelope_does_not_hold_where_rounding_is_as_coarse_as_itself():
+    finding = judge(ENVELOPE, above_one(10, 100.0))
+    assert finding.status == INCONCLUSIVE
+    assert "numerics: 100 % of the steps" in finding.reason
+    assert judge(ENVELOPE, above_one(10, 1e-3)).status == FAILS
+    assert judge(ENVELOPE, above_one(1, 1e-3)).status == HOLDS
+
+
+def test_an_envelope_that_every_value_lies_on_holds():
+    """What is smooth with one constant lies on its envelope; a fine rounding hides nothing there."""
+    given = evidence(np.ones(4000), 1e-6)
+    assert judge(ENVELOPE, replace(given, regressors=np.ones((4000, 1)))).status == HOLDS

@@ -27,6 +27,7 @@ RESAMPLES = 39  # the smallest and the largest of 39 leave 1 in 40 on either sid
 BLOCK_IN_MEMORIES = 5
 _T_OF_RESAMPLES = 2.024  # 0.975 quantile of Student's t with one degree of freedom less than that
 _SOLVED = 1e-7  # accuracy of the fit, relative to the largest value: what lies on the envelope is not above it
+_COARSE = 0.1  # of the envelope: what rounds finer than that and lies on it is not far above it
 _NEAR = 5  # a resample first looks at this many times the points that lie above; the others count by their sum
 
 
@@ -38,6 +39,7 @@ class Envelope:
         coefficients, lower, upper: c₀ first, shape ``(k + 1,)``; the ends are of a moving-block bootstrap of the fit.
         above: by how much each value lies above the envelope, shape ``(n,)``; −∞ in the half that was fitted.
         rate: share of the second half that lies above it by more than its tolerance, over the nominal ``1 − p``.
+        perhaps: the same with those that may: within a tolerance of the envelope that is no small part of it.
     """
 
     coefficients: Floats
@@ -45,6 +47,7 @@ class Envelope:
     upper: Floats
     above: Floats
     rate: Interval
+    perhaps: Interval
 
 
 def envelope(y: Floats, regressors: Floats, tolerance: Floats, p: float) -> Envelope:
@@ -65,14 +68,19 @@ def envelope(y: Floats, regressors: Floats, tolerance: Floats, p: float) -> Enve
     resampled = _resampled(design[chosen], y[chosen], p, coefficients)
     above = y - design @ coefficients
     held_out, allowed = above[middle:], np.maximum(tolerance[middle:] / size, _SOLVED)
-    rate = share_interval(held_out > allowed, memory=mean_interval(held_out).memory)
+    memory, surely = mean_interval(held_out).memory, held_out > allowed
+    coarse = tolerance[middle:] / size > _COARSE * (design[middle:] @ coefficients)
     others = (y[middle:, None] - design[middle:] @ resampled.T > allowed[:, None]).mean(axis=0)
-    rate = _widened(rate, others)
+    shares = (surely, surely | (coarse & (held_out > -allowed)))
+    rate, perhaps = (_widened(share_interval(events, memory=memory), others) for events in shares)
     above[:middle] = -math.inf
-    of_nominal = {name: getattr(rate, name) / (1 - p) for name in ("estimate", "lower", "upper")}
     resampled *= size / sizes
     ends = resampled.min(axis=0), resampled.max(axis=0)
-    return Envelope(coefficients * (size / sizes), *ends, above * size, replace(rate, **of_nominal))
+    of_nominal = (
+        replace(share, **{name: getattr(share, name) / (1 - p) for name in ("estimate", "lower", "upper")})
+        for share in (rate, perhaps)
+    )
+    return Envelope(coefficients * (size / sizes), *ends, above * size, *of_nominal)
 
 
 def _widened(rate: Interval, others: Floats) -> Interval:

@@ -160,11 +160,13 @@ def _about_denominator(b: Floats, of: Interval, beside: str) -> str:
 
 
 def _share(claim: Claim, evidence: Evidence) -> Estimate:
+    """Steps within rounding of zero may lie on either side: what is decided is so with all of them or none."""
     defined = evidence.defined
-    quantity, tolerance = evidence.quantity[defined], evidence.tolerance[defined]
-    events = quantity > np.where(np.isnan(tolerance), np.inf, tolerance)
-    interval = share_interval(events, memory=mean_interval(quantity).memory)
-    low, high = ends(claim, interval)
+    quantity, tolerance = evidence.quantity[defined], _rounding(evidence)
+    memory = mean_interval(quantity).memory
+    interval = share_interval(quantity > tolerance, memory=memory)
+    perhaps = share_interval(quantity > -tolerance, memory=memory)
+    low, high = ends(claim, replace(interval, upper=perhaps.upper))
     return Estimate(
         interval=interval,
         what="share of steps above zero",
@@ -173,7 +175,21 @@ def _share(claim: Claim, evidence: Evidence) -> Estimate:
         excess=quantity,
         bound=f"the bound {claim.bound:g}",
         contained=f"the bound {claim.bound:g}",
+        obstacle=_hidden(claim, interval, perhaps, "share of steps above zero", "rounding of zero"),
     )
+
+
+def _hidden(claim: Claim, sure: Interval, perhaps: Interval, what: str, of: str, unit: float = 1.0) -> str:
+    """What to say where the sure events alone would decide, and those that rounding may hide undo it."""
+    low, high = ends(claim, sure)
+    whole_low, whole_high = ends(claim, replace(sure, upper=perhaps.upper))
+    if not sure.shortfall and ((low > 0) != (whole_low > 0) or (high <= 0) != (whole_high <= 0)):
+        return (
+            f"numerics: {100 * unit * (perhaps.estimate - sure.estimate):.3g} % of the steps are within {of}; without "
+            f"them the {what} has the 95 % interval [{sure.lower:.6g}, {sure.upper:.6g}], with them "
+            f"[{perhaps.lower:.6g}, {perhaps.upper:.6g}]"
+        )
+    return ""
 
 
 def _envelope(claim: Claim, evidence: Evidence) -> Estimate:
@@ -181,13 +197,14 @@ def _envelope(claim: Claim, evidence: Evidence) -> Estimate:
     p, defined = claim.at_quantile or 0.5, evidence.defined
     if evidence.regressors is None:
         raise ValueError("an envelope needs regressors")
-    quantity, tolerance = evidence.quantity[defined], evidence.tolerance[defined]
+    quantity, tolerance = evidence.quantity[defined], _rounding(evidence)
     nothing = Estimate(mean_interval(quantity), "", math.nan, math.nan, quantity, "")
     if len(quantity) < 2:
         few = f"too few effective samples: {nothing.interval.shortfall}"
         return replace(nothing, interval=replace(nothing.interval, estimate=math.nan), obstacle=few)
-    found = envelope(quantity, evidence.regressors[defined], np.where(np.isnan(tolerance), np.inf, tolerance), p)
-    low, high = ends(claim, found.rate)
+    found = envelope(quantity, evidence.regressors[defined], tolerance, p)
+    low, high = ends(claim, replace(found.rate, upper=found.perhaps.upper))
+    what = f"share of the second half above the envelope over the nominal {1 - p:.3g}"
     terms = ["", *(f" · {part}" for part in claim.regressors)]
     fitted = " + ".join(
         f"{c:.4g} [{lower:.4g}, {upper:.4g}]{term}"
@@ -195,12 +212,13 @@ def _envelope(claim: Claim, evidence: Evidence) -> Estimate:
     )
     return Estimate(
         interval=found.rate,
-        what=f"share of the second half above the envelope over the nominal {1 - p:.3g}",
+        what=what,
         low=low,
         high=high,
         excess=found.above,
         bound=f"{claim.bound:g} times the nominal share",
         contained=f"{claim.bound:g} times the nominal share",
+        obstacle=_hidden(claim, found.rate, found.perhaps, what, "rounding of the envelope, a coarse one,", 1 - p),
         beside=f"; envelope of the first half: {fitted}",
     )
 
@@ -217,8 +235,13 @@ def _quantity(evidence: Evidence) -> Floats:
 
 
 def _mean_tolerance(evidence: Evidence) -> float:
+    return float(_rounding(evidence).mean())
+
+
+def _rounding(evidence: Evidence) -> Floats:
+    """Of the defined values; infinite where it is not known, which resolves nothing."""
     tolerance = evidence.tolerance[evidence.defined]
-    return float(np.where(np.isnan(tolerance), np.inf, tolerance).mean())
+    return np.where(np.isnan(tolerance), np.inf, tolerance)
 
 
 _RULES: dict[str, Callable[[Claim, Evidence], Estimate]] = {

@@ -149,11 +149,11 @@ def _rules() -> str:
         "share": (
             "the whole interval (Wilson's, on the effective number of steps) of the share of steps beyond rounding is "
             "above the bound",
-            "the whole interval is within it",
+            "the whole interval is within it, that of the share with all steps within rounding of zero, too",
         ),
         "envelope": (
             "on the second half, more than the allowed share of steps lies above the envelope fitted on the first",
-            "at most that share does",
+            "at most that share does, with all steps, too, that a rounding above a tenth of the envelope may hide",
         ),
     }
     lines = [f"| {_name(verdict.RULE_NAMES[over])} | {fails} | {holds} |" for over, (fails, holds) in rows.items()
