@@ -2,11 +2,12 @@
 
 import polars as pl
 
-from analysis.columns import gx_gx, lr_d
+from analysis.columns import gx_gx, noise_rate_d
 from analysis.metric import Bias
 from analysis.noise import minibatch_noise
 
 _momentum = pl.col("momentum")  # only SGD has it: for other optimizers the step is not lr · g, and neither amount holds
+_pushed = noise_rate_d / (1 + pl.col("nesterov") * _momentum)  # all steps that a gradient enters: this over 1 − b
 _epoch_length = pl.col("epoch").drop_nulls().unique_counts().max()
 
 reshuffling = Bias(
@@ -15,7 +16,7 @@ reshuffling = Bias(
     "meets the next gradient lr tr Σ / ((1 − momentum)(n − 1)) too high, n being the minibatches of an epoch (counted "
     "among the recorded steps). Nothing where minibatches are drawn independently.",
     amount=pl.when(_epoch_length > 1).then(
-        (lr_d * minibatch_noise).mean() / ((1 - _momentum.mean()) * (_epoch_length - 1).cast(pl.Float64))
+        (_pushed * minibatch_noise).mean() / ((1 - _momentum.mean()) * (_epoch_length - 1).cast(pl.Float64))
     ),
 )
 """R7, for the loss change, ⟨∇f(x), d⟩ and ⟨∇f(y), d⟩ of fresh pairs; exact for SGD without momentum."""
@@ -23,8 +24,9 @@ reshuffling = Bias(
 in_sample = Bias(
     rule="R2",
     says="On the minibatch that made the step, SGD's value is lower than the population's by lr tr Σ: the step went "
-    "down the noise of its own gradient.",
-    amount=pl.when(_momentum.mean().is_not_null()).then(-(lr_d * minibatch_noise).mean()),
+    "down the noise of its own gradient. lr is taken times 1 − dampening, with Nesterov's momentum b times 1 + b, and "
+    "times the clip factor.",
+    amount=-(noise_rate_d * minibatch_noise).mean(),
 )
 """R2, for in-sample pairs; for the loss change and ⟨∇f(x), d⟩ it is exact where the noise does not depend on x."""
 

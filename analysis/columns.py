@@ -27,6 +27,7 @@ _NO_NORM = f"{_NO_REFERENCE}; geometry computed before there was this column lac
 _NO_DYNAMICS = "the optimizer's formula is not known here, or the trace does not begin with its first step"
 _NO_ADAM = "the optimizer is not Adam or AdamW, or the trace does not begin with its first step"
 _NO_CURVE = "fewer than 20 losses in the first half, or their learning rates were not recorded"
+_NO_SGD = "the optimizer is not SGD, or the parameter groups do not share one learning rate and momentum"
 _NO_RATE = "the parameter groups do not share one learning rate, or none was recorded"
 
 COLUMNS: dict[str, Column] = {
@@ -80,6 +81,14 @@ COLUMNS: dict[str, Column] = {
     "lr": Column("learning rate of the step that leaves x_t", Units(loss=-1, distance=2), "steps", _NO_RATE),
     "lr_previous": Column("learning rate of the step that made x_t", Units(loss=-1, distance=2), "steps", _NO_RATE),
     "lr_d": Column("learning rate of the step x − y of the pair", Units(loss=-1, distance=2), "steps", _NO_RATE),
+    "noise_rate": Column(
+        "what SGD's step that leaves x_t puts on the noise of g_t: lr (1 − dampening), with Nesterov's momentum b "
+        "lr (1 + b), times the clip factor and the random factor",
+        Units(loss=-1, distance=2),
+        "steps",
+        _NO_SGD,
+    ),
+    "noise_rate_d": Column("noise_rate of the step x − y of the pair", Units(loss=-1, distance=2), "steps", _NO_SGD),
     "scale_d": Column("random factor on the step x − y of the pair", Units(), "steps", _NO_SCALE),
     "scale_least": Column("smallest random factor of the run", Units(), "steps", _NO_SCALE),
     "scale_most": Column("largest random factor of the run", Units(), "steps", _NO_SCALE),
@@ -154,6 +163,7 @@ gx_gx, gy_gy, gx_gy = pl.col("gx_gx"), pl.col("gy_gy"), pl.col("gx_gy")
 x_x, g_x, x_d, g_gprev, d_dprev = pl.col("x_x"), pl.col("g_x"), pl.col("x_d"), pl.col("g_gprev"), pl.col("d_dprev")
 gprev_gprev, dprev_dprev = pl.col("gprev_gprev"), pl.col("dprev_dprev")
 lr, lr_previous = pl.col("lr"), pl.col("lr_previous")
+noise_rate, noise_rate_d = pl.col("noise_rate"), pl.col("noise_rate_d")
 d_norms, dg_norms, d_ahead = pl.col("d_norms"), pl.col("dg_norms"), pl.col("d_ahead")
 y_y = pl.col("y_y")
 ga_gb, ga_ga, gb_gb = pl.col("ga_gb"), pl.col("ga_ga"), pl.col("gb_gb")

@@ -6,23 +6,37 @@ trace of the covariance of g. Exactly, at every step, ‖g‖² = ⟨g_a, g_b⟩
 
 import polars as pl
 
-from analysis.columns import d_d, ga_ga, ga_gb, gb_gb, lr
+from analysis.columns import d_d, ga_ga, ga_gb, gb_gb, noise_rate
 from analysis.metric import Bias
 
 minibatch_noise: pl.Expr = (ga_ga + gb_gb - 2 * ga_gb) / 4
 """Unbiased for tr Σ, Σ the covariance of the whole minibatch's gradient; in squared gradients."""
 
 _momentum = pl.col("momentum")  # of SGD; other optimizers have no such column, and no such formula
+_nesterov = pl.col("nesterov")
 _ahead = pl.col("step").max() - pl.col("step") + 1
-_memory = (1 - _momentum**_ahead) / (1 - _momentum)
+_memory = (1 - _momentum ** (_ahead + _nesterov)) / (1 - _momentum)
 _independent = pl.col("pairing").cast(pl.String).str.contains("^reference:(initial$|random$|run:)")
 
-reference_noise: pl.Expr = pl.when(_independent).then(0.0).otherwise(lr * minibatch_noise * _memory)
+reference_noise: pl.Expr = (
+    pl.when(_independent).then(0.0).otherwise(noise_rate / (1 + _nesterov * _momentum) * minibatch_noise * _memory)
+)
 """E⟨g_t − ∇F(x_t), x_t − x_r⟩ for SGD with torch's momentum b on a constant F: lr tr Σ (1 − b^(T−t))/(1 − b).
+
+With dampening times 1 − dampening; with Nesterov's momentum one power of b more.
 
 Each gradient pushed the reference away from it. An upper estimate where F has curvature, which forgets old noise, and
 for averages; 0 for references that do not depend on z_t. In units of loss; the columns are those of a reference pair.
 """
+
+
+_spread = 1 / (1 - _momentum**2)  # of the buffer, in that of a gradient
+step_cosine: pl.Expr = (
+    pl.when(_nesterov == 1)
+    .then((_momentum**2 + _momentum**3 * _spread) / (1 + 2 * _momentum + _momentum**2 * _spread))
+    .otherwise(_momentum)
+)
+"""Cosine of consecutive steps that SGD makes of noise alone: b, with Nesterov's momentum less."""
 
 
 def total(terms: pl.Expr) -> pl.Expr:

@@ -18,12 +18,19 @@ from analysis.tables import MODEL, PAIRINGS, REFERENCE, Tables, pairing_kind
 
 KEYS = ("pairing", "step", "block")
 START = 10  # recorded losses that say where training began: one alone is a minibatch's chance
-_BEFORE = {"lr_previous": "lr", "scale_previous": "random_scale", "change_previous": "change"}  # of the step to x_t
+_BEFORE = {  # of the step to x_t
+    "lr_previous": "lr",
+    "noise_rate_previous": "noise_rate",
+    "scale_previous": "random_scale",
+    "change_previous": "change",
+}
 _OF_THE_STEP = {  # of d, by pairing: of the step that leaves x_t, and of the one that made it
     "lr_d": ("lr", "lr_previous"),
+    "noise_rate_d": ("noise_rate", "noise_rate_previous"),
     "scale_d": ("random_scale", "scale_previous"),
     "loss_change_d": ("change", "change_previous"),
 }
+_RATES = {"noise_rate", "noise_rate_d"}
 
 
 def pairings_of(metrics: Iterable[Metric], tables: Tables) -> tuple[str, ...]:
@@ -63,7 +70,7 @@ def joined(table: pl.LazyFrame, path: pl.LazyFrame, tables: Tables, needed: Iter
     """``table``, with the keys of a geometry table, and the columns ``needed``."""
     wanted = list(dict.fromkeys(name for name in needed if name not in KEYS))
     wanted += [name for parts in _OF_THE_STEP.values() for name in parts if name not in wanted]
-    steps = with_previous(tables.steps)
+    steps = with_previous(_with_noise_rate(tables) if _RATES.intersection(wanted) else tables.steps)
     if "coupled_decay" in wanted and "weight_decay" in steps.collect_schema():
         apart = any(flag.startswith("decoupled_weight_decay") for flag in tables.facts.optimizer_flags)
         decay = pl.lit(None, pl.Float64) if apart else pl.col("weight_decay").cast(pl.Float64)
@@ -98,13 +105,31 @@ def joined(table: pl.LazyFrame, path: pl.LazyFrame, tables: Tables, needed: Iter
     )
 
 
+def _with_noise_rate(tables: Tables) -> pl.LazyFrame:
+    """The step records with ``noise_rate``; null for optimizers other than SGD, and where groups differ."""
+    names, nesterov = set(tables.steps.collect_schema()), constants(tables)["nesterov"]
+    if not {"lr", "momentum"} <= names or nesterov is None:
+        return tables.steps
+
+    def of(name: str, neutral: float) -> pl.Expr:
+        return pl.col(name).cast(pl.Float64).fill_null(neutral) if name in names else pl.lit(neutral)
+
+    # where groups differ the shared column is null; not in old traces, which have none
+    kept = 1 - (pl.col("dampening").cast(pl.Float64) if "dampening" in names else pl.lit(0.0))
+    momentum = pl.col("momentum").cast(pl.Float64)
+    kept = pl.when(momentum == 0).then(1.0).otherwise(kept)  # torch reads dampening only with momentum
+    factor = (1 + momentum if nesterov else kept) * of("clip_factor", 1.0) * of("random_scale", 1.0)
+    return tables.steps.with_columns(noise_rate=pl.col("lr").cast(pl.Float64) * factor)
+
+
 def constants(tables: Tables) -> dict[str, float | None]:
     """What is the same at every step of a run."""
     facts, replayed = tables.facts, tables.replayed
+    nesterov = "nesterov" in facts.optimizer_flags
     return {
         "u_loss": roundoff(facts.loss_dtype),
         "u_vector": roundoff(facts.dtype),
-        "nesterov": float("nesterov" in facts.optimizer_flags),
+        "nesterov": None if "nesterov in some groups" in facts.optimizer_flags else float(nesterov),
         "sigma_f": None if replayed is None else replayed.noise,
     }
 

@@ -1,9 +1,8 @@
 """Cosine between consecutive steps."""
 
-import polars as pl
-
 from analysis.columns import Units, d_d, d_dprev, dprev_dprev
 from analysis.metric import Bias, Claim, Metric
+from analysis.noise import step_cosine
 from analysis.series import Series, cumulative, exponential_mean, running_mean
 
 metric = Metric(
@@ -31,8 +30,9 @@ metric = Metric(
                 Bias(
                     rule="momentum",
                     says="With momentum b consecutive steps share most of their gradients: noise alone gives the "
-                    "cosine b, and 0 is the null value of SGD without momentum only.",
-                    amount=pl.col("momentum").mean(),
+                    "cosine b, with Nesterov's momentum somewhat less, and 0 is the null value of SGD without momentum "
+                    "only.",
+                    amount=step_cosine.mean(),
                 ),
             ),
             says="Consecutive steps point against each other on average over the recorded steps, as on the walls of a "

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from analysis.columns import Units, lr
+from analysis.columns import Units, noise_rate
 from analysis.metric import Metric, Variant
 from analysis.noise import minibatch_noise
 from analysis.rounding import loss_errors
@@ -28,7 +28,7 @@ metric = Metric(
         Variant(
             "without_noise",
             "with lr tr Σ added, the part that noise takes off with SGD (R2); needs half batches",
-            _second + pl.when(pl.col("momentum").is_not_null()).then(lr * minibatch_noise),
+            _second + noise_rate * minibatch_noise,
         ),
     ),
     caveats=(

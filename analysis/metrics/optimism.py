@@ -1,12 +1,12 @@
 """One-step optimism: how much better a step looks on the minibatch that made it than on a fresh one."""
 
-from analysis.columns import Units, loss_change_d, loss_x, loss_y, lr_d, value
+from analysis.columns import Units, loss_change_d, loss_x, loss_y, noise_rate_d, value
 from analysis.metric import Caution, Claim, Metric
 from analysis.noise import minibatch_noise
 from analysis.rounding import loss_rounding
 from analysis.series import cumulative, exponential_mean, running_mean
 
-_from_halves = lr_d * minibatch_noise
+_from_halves = noise_rate_d * minibatch_noise
 
 metric = Metric(
     name="optimism",
@@ -42,17 +42,17 @@ metric = Metric(
             optimizers=("SGD",),
             optimizers_why="only there the step carries the noise of its gradient with the factor lr",
             says="The optimism is lr tr Σ, tr Σ from the two halves of each minibatch: their difference is 0 on "
-            "average over the recorded steps, within 10 % of lr tr Σ. Population, fresh against own minibatch; it "
-            "depends on no norm.",
+            "average over the recorded steps, within 10 % of lr tr Σ. lr is what the step puts on its gradient: times "
+            "1 − dampening, or 1 + b with Nesterov's momentum b, the clip factor and the random scale. Population, "
+            "fresh against own minibatch; it depends on no norm.",
             caveat="Exact where the noise of the gradient does not depend on the point; curvature that varies between "
             "minibatches adds terms of second order in lr. A difference does not refute smoothness or convexity.",
             cautions=(
                 Caution(
                     "clip_factor",
                     1,
-                    "Clipped gradients enter the step by the clip factor, and so does the noise.",
+                    "Clipped gradients enter the step by the clip factor, which depends on the noise itself.",
                 ),
-                Caution("random_scale", 1, "Random scales multiply the step, and so the optimism of that step."),
             ),
         ),
     ),

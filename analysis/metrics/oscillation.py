@@ -1,9 +1,8 @@
 """Oscillation index: the share of the movement that goes back and forth."""
 
-import polars as pl
-
 from analysis.columns import Units, d_d, d_dprev
 from analysis.metric import Bias, Claim, Metric
+from analysis.noise import step_cosine
 from analysis.series import Series, cumulative
 
 _back_and_forth = (d_d - d_dprev) / 2
@@ -36,8 +35,9 @@ metric = Metric(
             biases=(
                 Bias(
                     rule="momentum",
-                    says="With momentum b noise alone has the index (1 − b)/2; this is how far that is from 1/2.",
-                    amount=-pl.col("momentum").mean() / 2,
+                    says="With momentum b noise alone has the index (1 − b)/2, with Nesterov's momentum somewhat more; "
+                    "this is how far that is from 1/2.",
+                    amount=-step_cosine.mean() / 2,
                 ),
             ),
             says="At most half of Σ ‖d_t‖² over the recorded steps is movement that reverses from step to step: "
