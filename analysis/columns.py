@@ -132,7 +132,9 @@ COLUMNS: dict[str, Column] = {
         "weight decay is not recorded, or decoupled from the gradient",
     ),
     "random_scale": Column("the random factor on the step that leaves x_t", Units(), "steps"),
-    "nesterov": Column("1 where the momentum is Nesterov's, else 0", Units(), "facts"),
+    "nesterov": Column(
+        "1 where the momentum is Nesterov's, else 0", Units(), "facts", "only some parameter groups have it"
+    ),
     "sigma_f": Column(
         "σ_f, how far replayed losses are from the recorded ones", _LOSS, "facts", "nothing was replayed"
     ),

@@ -34,7 +34,8 @@ _spread = 1 / (1 - _momentum**2)  # of the buffer, in that of a gradient
 step_cosine: pl.Expr = (
     pl.when(_nesterov == 1)
     .then((_momentum**2 + _momentum**3 * _spread) / (1 + 2 * _momentum + _momentum**2 * _spread))
-    .otherwise(_momentum)
+    .when(_nesterov == 0)
+    .then(_momentum)
 )
 """Cosine of consecutive steps that SGD makes of noise alone: b, with Nesterov's momentum less."""
 

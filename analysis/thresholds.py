@@ -8,10 +8,13 @@ arXiv:2207.14484.
 import polars as pl
 
 _b, _first = pl.col("momentum"), pl.col("betas.0")
-_dampening = pl.col("dampening").fill_null(0)
+_dampening = pl.when(_b == 0).then(0.0).otherwise(pl.col("dampening").fill_null(0))  # torch reads it with momentum only
 
 sgd_limit: pl.Expr = (
-    pl.when(pl.col("nesterov") == 1).then(2 * (1 + _b) / (1 + 2 * _b)).otherwise(2 * (1 + _b) / (1 - _dampening))
+    pl.when(pl.col("nesterov") == 1)
+    .then(2 * (1 + _b) / (1 + 2 * _b))
+    .when(pl.col("nesterov") == 0)
+    .then(2 * (1 + _b) / (1 - _dampening))
 )
 """2 for gradient descent, 2(1+b) with torch's momentum b, 2(1+b)/(1−b) where dampening b makes it a mean of gradients,
 2(1+b)/(1+2b) with Nesterov's."""

@@ -9,7 +9,7 @@ import polars as pl
 from analysis.arrays import filled, missing
 from analysis.columns import AT_REFERENCE, COLUMNS, NO_LOOK_AHEAD, NO_LOSS, REFINING, REPLAY
 from analysis.judging.verdict import RULE_NAMES, Evidence, judge
-from analysis.metric import Bias, Claim, Metric, claim_columns
+from analysis.metric import Bias, Caution, Claim, Metric, claim_columns
 from analysis.tables import MODEL, REFERENCE, Tables, pairing_kind
 from tracer.errors import UsageError
 
@@ -100,7 +100,7 @@ def _verdict(metric: Metric, claim: Claim, pairing: str, rows: pl.DataFrame, tab
         "biases": "; ".join(_bias(bias, judged, tables) for bias in claim.biases),
         "fingerprint": metric.fingerprint,
         "says": claim.says,
-        "caveat": _caveat(claim, rows),
+        "caveat": _caveat(claim, rows, tables),
         **{name: _number(name, number) for name, number in asdict(finding).items()},
     }
 
@@ -237,13 +237,24 @@ def _replayable(meaning: str, absent: str, tables: Tables) -> str:
     return said
 
 
-def _caveat(claim: Claim, rows: pl.DataFrame) -> str:
+def _caveat(claim: Claim, rows: pl.DataFrame, tables: Tables) -> str:
     said = [claim.caveat]
     for caution in claim.cautions:
         found = filled(rows[caution.column], caution.neutral)
-        if (found != caution.neutral).any():
+        if (found != caution.neutral).any() or _in_some_groups(caution, tables):
             said.append(caution.text)
     return " ".join(part for part in said if part)
+
+
+def _in_some_groups(caution: Caution, tables: Tables) -> bool:
+    """Whether a group of parameters has another value than the neutral one; where they differ, theirs is null."""
+    if f"{caution.column} in some groups" in tables.facts.optimizer_flags:
+        return True
+    groups = [n for n in tables.steps.collect_schema() if n.startswith("group") and n.endswith(f".{caution.column}")]
+    if not groups:
+        return False
+    differs = pl.any_horizontal((pl.col(groups).cast(pl.Float64) != caution.neutral).fill_null(False).any())
+    return bool(tables.steps.select(differs).collect().item())
 
 
 def _number(name: str, number: object) -> object:

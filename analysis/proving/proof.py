@@ -12,7 +12,7 @@ Columns a line may read, one row per step of the run's longest stretch of consec
 * ``g_g`` ‖g_t‖², ``clip`` the clip factor (1 where none), ``u_loss`` and ``u_vector`` unit roundoffs, ``sigma_f`` (null
   where nothing was replayed), ``sums`` the relative error that a sum over the coordinates may have, ``begins`` whether
   the run begins with this step;
-* the optimizer's flags, true or false;
+* the optimizer's flags, true where any group of parameters has it set;
 * the proof's own constants.
 """
 

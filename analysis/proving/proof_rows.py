@@ -54,7 +54,7 @@ def proof_rows(tables: Tables, reference: str) -> Rows:
             u_vector=pl.lit(roundoff(facts.dtype)),
             sigma_f=pl.lit(_noise(tables.replayed), pl.Float64),
             sums=pl.lit(TOLERANCE * math.sqrt(max(facts.parameters, 1))),
-            **{flag: pl.lit(flag in facts.optimizer_flags) for flag in FLAGS},
+            **{flag: pl.lit(any(f.startswith(flag) for f in facts.optimizer_flags)) for flag in FLAGS},
         )
         .with_columns(begins=begins(first.collect().item(), g_g=_c("g_g"), unit=roundoff(facts.dtype)))
     )
