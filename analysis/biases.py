@@ -6,15 +6,18 @@ from analysis.columns import gx_gx, noise_rate_d
 from analysis.metric import Bias
 from analysis.noise import minibatch_noise
 
+_step = pl.col("step")
 _momentum = pl.col("momentum")  # only SGD has it: for other optimizers the step is not lr · g, and neither amount holds
 _pushed = noise_rate_d / (1 + pl.col("nesterov") * _momentum)  # all steps that a gradient enters: this over 1 − b
-_epoch_length = pl.col("epoch").drop_nulls().unique_counts().max()
+_first, _last = (pl.when(pl.col("epoch").is_not_null()).then(end.over("epoch")) for end in (_step.min(), _step.max()))
+_apart = _first.sort().diff()  # first steps of epochs: right for plans that record some steps only, too
+_epoch_length = pl.max_horizontal((_last - _first).max() + 1, _apart.filter(_apart > 0).median())
 
 reshuffling = Bias(
     rule="R7",
     says="If epochs go through the data without replacement, minibatches of one epoch repel each other, and SGD's step "
-    "meets the next gradient lr tr Σ / ((1 − momentum)(n − 1)) too high, n being the minibatches of an epoch (counted "
-    "among the recorded steps). Nothing where minibatches are drawn independently.",
+    "meets the next gradient lr tr Σ / ((1 − momentum)(n − 1)) too high, n being the minibatches of an epoch (by the "
+    "numbers of the recorded steps). Nothing where minibatches are drawn independently.",
     amount=pl.when(_epoch_length > 1).then(
         (_pushed * minibatch_noise).mean() / ((1 - _momentum.mean()) * (_epoch_length - 1).cast(pl.Float64))
     ),

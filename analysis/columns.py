@@ -100,7 +100,10 @@ COLUMNS: dict[str, Column] = {
     "loss_next": Column("f(x_{t+1}, z_t), as the look-ahead probe recorded it", _LOSS, "steps", NO_LOOK_AHEAD),
     "loss_start": Column("mean of the first 10 recorded losses", _LOSS, "steps", NO_LOSS),
     "rate_distance": Column(
-        "S1 = 1/(2 Σ_{s≤t} lr_s), of the bound of a convex loss", Units(loss=1, distance=-2), "steps", _NO_RATE
+        "S1 = 1/(2 Σ_{s≤t} lr_s), of the bound of a convex loss; steps that were not recorded count at the rate before",
+        Units(loss=1, distance=-2),
+        "steps",
+        _NO_RATE,
     ),
     "rate_noise": Column(
         "S2, the rest of that bound for gradients of norm 1", Units(loss=-1, distance=2), "steps", _NO_RATE
@@ -123,6 +126,7 @@ COLUMNS: dict[str, Column] = {
         "the loss of the second half moves no more than minibatches differ, or too few were recorded",
     ),
     "loss_spread": Column("(f(x_t, z_t) − f(x_{t−1}, z_{t−1}))²/2", Units(loss=2), "steps", NO_LOSS),
+    "unbroken": Column("1 up to the first gap in the recorded steps", Units(), "steps", "the step follows a gap"),
     "epoch": Column("epoch of the step, as the loop said", Units(), "steps", "no epoch was recorded"),
     "clip_factor": Column("the factor clipping put on g_t (1: not clipped)", Units(), "steps"),
     "coupled_decay": Column(
@@ -183,6 +187,7 @@ loss, rate_distance, rate_noise = pl.col("loss"), pl.col("rate_distance"), pl.co
 rate_curve, loss_moved, loss_spread = pl.col("rate_curve"), pl.col("loss_moved"), pl.col("loss_spread")
 rate_agreement, fitted_distance = pl.col("rate_agreement"), pl.col("fitted_distance")
 fitted_gradient = pl.col("fitted_gradient")
+unbroken = pl.col("unbroken")
 coupled_decay, loss_start = pl.col("coupled_decay"), pl.col("loss_start")
 clip_factor, random_scale = pl.col("clip_factor"), pl.col("random_scale")
 u_loss, u_vector, sigma_f = pl.col("u_loss"), pl.col("u_vector"), pl.col("sigma_f")

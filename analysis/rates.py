@@ -14,6 +14,7 @@ import polars as pl
 Floats = npt.NDArray[np.float64]
 EXACT, GRID = 1000, 400  # lengths for which every step is computed; of longer runs, steps between which S2 is drawn
 FITTED_LEAST = 20  # losses for three numbers
+MOST = 1 << 26  # steps from the first recorded to the last
 RESOLVED = 5  # a variance of n losses, less their noise, is off by about 2 noise/√n
 
 OF_RATES = (
@@ -39,7 +40,7 @@ def with_rates(steps: pl.LazyFrame) -> pl.LazyFrame:
         return found.lazy()
     rate = found["lr"].cast(pl.Float64).fill_null(0.0).to_numpy()
     loss = found["loss"].cast(pl.Float64).fill_null(np.nan).to_numpy()
-    first, second = of_schedule(rate)
+    first, second = _between(rate, found["step"].to_numpy())
     with np.errstate(over="ignore", invalid="ignore"):  # of a run that diverged
         spread = np.diff(loss, prepend=np.nan) ** 2 / 2
         a, b, curve = fitted(loss, first, second)
@@ -49,6 +50,15 @@ def with_rates(steps: pl.LazyFrame) -> pl.LazyFrame:
     made = (first, second, curve, beyond, spread, agreement(loss, curve, follows), *constants)
     columns = dict(zip(OF_RATES, made, strict=True))
     return found.with_columns(pl.Series(name, of, nan_to_null=True) for name, of in columns.items()).lazy()
+
+
+def _between(rate: Floats, step: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """S1 and S2 at the recorded steps; one that was not recorded had the rate of the one before it."""
+    if len(step) < 2 or step[-1] - step[0] + 1 > MOST:
+        nothing = np.full(len(step), np.nan)
+        return of_schedule(rate) if len(step) < 2 else (nothing, nothing)
+    first, second = of_schedule(np.repeat(rate, np.diff(step, append=step[-1] + 1)))
+    return first[step - step[0]], second[step - step[0]]
 
 
 def of_schedule(rate: Floats) -> tuple[Floats, Floats]:

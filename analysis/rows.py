@@ -157,5 +157,6 @@ def with_previous(steps: pl.LazyFrame) -> pl.LazyFrame:
         steps = steps.with_columns(scale_least=scale.min(), scale_most=scale.max())
     follows = pl.col("step").diff() == 1
     return steps.sort("step").with_columns(
-        pl.when(follows).then(pl.col(of).shift(1)).alias(name) for name, of in _BEFORE.items() if of in names
+        *(pl.when(follows).then(pl.col(of).shift(1)).alias(name) for name, of in _BEFORE.items() if of in names),
+        unbroken=pl.when((~follows).fill_null(False).cum_sum() == 0).then(1.0),
     )

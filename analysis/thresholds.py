@@ -10,12 +10,7 @@ import polars as pl
 _b, _first = pl.col("momentum"), pl.col("betas.0")
 _dampening = pl.when(_b == 0).then(0.0).otherwise(pl.col("dampening").fill_null(0))  # torch reads it with momentum only
 
-sgd_limit: pl.Expr = (
-    pl.when(pl.col("nesterov") == 1)
-    .then(2 * (1 + _b) / (1 + 2 * _b))
-    .when(pl.col("nesterov") == 0)
-    .then(2 * (1 + _b) / (1 - _dampening))
-)
+sgd_limit: pl.Expr = 2 * (1 + _b) / (1 - _dampening + 2 * _b * pl.col("nesterov"))
 """2 for gradient descent, 2(1+b) with torch's momentum b, 2(1+b)/(1−b) where dampening b makes it a mean of gradients,
 2(1+b)/(1+2b) with Nesterov's."""
 

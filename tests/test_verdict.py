@@ -259,3 +259,17 @@ def test_an_envelope_that_every_value_lies_on_holds():
     """What is smooth with one constant lies on its envelope; a fine rounding hides nothing there."""
     given = evidence(np.ones(4000), 1e-6)
     assert judge(ENVELOPE, replace(given, regressors=np.ones((4000, 1)))).status == HOLDS
+
+
+def test_an_undefined_value_of_finite_numbers_is_not_called_divergence():
+    """0/0 is no number, and the run is sound: the hinge loss has minibatches with neither loss nor gradient."""
+    values = -np.ones(200)
+    values[7] = np.nan
+    given = evidence(values)
+    sound = np.ones(200, bool)
+    for claim in (EVERY, MEAN):
+        assert "the run diverged" in judge(claim, given).reason
+        finding = judge(claim, replace(given, sound=sound))
+        assert finding.status == INCONCLUSIVE
+        assert "0/0 or the root of a negative number" in finding.reason
+        assert "diverged" in judge(claim, replace(given, sound=np.arange(200) != 7)).reason

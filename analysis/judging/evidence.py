@@ -21,6 +21,7 @@ class Evidence:
         tolerance: rounding of the quantity; NaN where not known.
         missing: the value is null: never measured.
         standstill: x and y are the same point, so that a ratio over ‖x − y‖ says nothing.
+        sound: whether all that the quantity is made of is finite; None if that is not known.
         numerator, denominator: of a ratio.
         regressors: of an envelope, shape ``(n, k)``.
         margin: of an equivalence; NaN where it is not known.
@@ -37,6 +38,7 @@ class Evidence:
     regressors: Floats | None = None
     margin: float = math.nan
     null_numerator: float = math.nan
+    sound: Flags | None = None
 
     @cached_property
     def defined(self) -> Flags:
@@ -55,3 +57,10 @@ class Evidence:
     def diverged(self) -> Flags:
         """Where it is undefined although the points differ."""
         return self.undefined & ~self.standstill
+
+    @property
+    def why_undefined(self) -> str:
+        """What such pairs have in common: the run diverged, or the formula has no value at numbers like theirs."""
+        if self.sound is None or not self.sound[self.diverged].all():
+            return "the run diverged"
+        return "0/0 or the root of a negative number, though all that the formula reads is finite"

@@ -125,7 +125,7 @@ def _every_step(claim: Claim, evidence: Evidence, finding: Finding) -> tuple[str
     if diverged := int(evidence.diverged.sum()):
         first = int(evidence.step[evidence.diverged][0])
         return INCONCLUSIVE, (
-            f"{diverged} pairs are undefined (NaN or infinite: the run diverged), the first at step {first}; "
+            f"{diverged} pairs are undefined (NaN or infinite: {evidence.why_undefined}), the first at step {first}; "
             f"no violation among the other {n}"
         )
     if n < PAIRS_LEAST:
@@ -152,8 +152,8 @@ def _by_interval(claim: Claim, evidence: Evidence, finding: Finding, found: Esti
     if diverged := int(evidence.diverged.sum()):
         first = int(evidence.step[evidence.diverged][0])
         return INCONCLUSIVE, (
-            f"the {what} over all steps is undefined: {diverged} pairs are NaN or infinite (the run diverged), the "
-            f"first at step {first}; the numbers are of the other {finding.pairs}"
+            f"the {what} over all steps is undefined: {diverged} pairs are NaN or infinite "
+            f"({evidence.why_undefined}), the first at step {first}; the numbers are of the other {finding.pairs}"
         )
     if found.obstacle:
         return INCONCLUSIVE, found.obstacle

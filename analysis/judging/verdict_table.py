@@ -1,7 +1,7 @@
 """Verdicts as a table: a row per claim and pairing, with its reason, its numbers and what is known to bias them."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import polars as pl
@@ -83,7 +83,7 @@ def _pairings(metric: Metric, claim: Claim, frames: dict[str, pl.DataFrame], tab
 
 def _verdict(metric: Metric, claim: Claim, pairing: str, rows: pl.DataFrame, tables: Tables) -> dict[str, object]:
     judged = _judged(claim, rows)
-    evidence = _evidence(claim, judged)
+    evidence = _evidence(claim, judged, claim_columns(metric, claim))
     reason = _why_not(metric, claim, pairing, rows, evidence, tables)
     finding = judge(claim, evidence, reason)
     steps = evidence.step
@@ -123,7 +123,7 @@ def _judged(claim: Claim, rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns_seq(part.cast(pl.Float64).alias(name) for name, part in parts.items())
 
 
-def _evidence(claim: Claim, judged: pl.DataFrame) -> Evidence:
+def _evidence(claim: Claim, judged: pl.DataFrame, reads: tuple[str, ...]) -> Evidence:
     def numbers(name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         return judged[name].to_numpy()  # NaN where it is missing
 
@@ -131,7 +131,7 @@ def _evidence(claim: Claim, judged: pl.DataFrame) -> Evidence:
     aggregates = claim.margin is not None or claim.null_numerator is not None
     known = judged.filter(np.isfinite(numbers("quantity"))) if aggregates else judged
     ratio = claim.over == "ratio"
-    return Evidence(
+    found = Evidence(
         step=judged["step"].to_numpy().astype(np.int64),
         quantity=numbers("quantity"),
         tolerance=numbers("judged tolerance"),
@@ -145,6 +145,10 @@ def _evidence(claim: Claim, judged: pl.DataFrame) -> Evidence:
         margin=_one_number(claim.margin, known),
         null_numerator=_one_number(claim.null_numerator, known),
     )
+    if not found.diverged.any():
+        return found
+    sound = [missing(judged[name]) | np.isfinite(filled(judged[name], 0.0)) for name in reads]
+    return replace(found, sound=np.logical_and.reduce(sound))
 
 
 def _one_number(formula: pl.Expr | None, rows: pl.DataFrame) -> float:

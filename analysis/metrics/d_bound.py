@@ -1,6 +1,6 @@
 """A certificate from the sum of gradients: convexity bounds how far the path may have come."""
 
-from analysis.columns import Units, d_d, gmove, gsum_gsum, u_vector, value
+from analysis.columns import Units, d_d, gmove, gsum_gsum, u_vector, unbroken, value
 from analysis.metric import Claim, Metric
 from analysis.rounding import GRADIENT_ERRORS
 from analysis.series import running_max
@@ -25,7 +25,7 @@ metric = Metric(
         Claim(
             name=_FAR,
             at_most=0,
-            quantity=value - d_d.sqrt(),
+            quantity=(value - d_d.sqrt()) * unbroken,
             pairings=("reference:initial",),
             says="If the losses are convex along the path and x_t is no worse than the points before it on average, "
             "Σ_{s≤t} f(x_t, z_s) ≤ Σ_{s≤t} f(x_s, z_s), the bound is at most ‖x_t − x_0‖: at every recorded step t, "
@@ -33,7 +33,7 @@ metric = Metric(
             caveat="A violation refutes convexity along the path without any loss at a reference, provided x_t is the "
             "better point; where it is not, it refutes nothing. No violation is no support: plain SGD with a constant "
             "rate satisfies it for any gradients (R4). In a trace with gaps the sums begin anew after each and the "
-            "distance does not: it is not to be read there.",
+            "distance does not: it is judged up to the first.",
         ),
     ),
     caveats=(

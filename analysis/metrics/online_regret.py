@@ -58,7 +58,8 @@ metric = Metric(
     ),
     caveats=(
         "Regret to u = −ρ Σg/‖Σg‖, ρ the mean length of Δ: the analysis of online-to-non-convex conversion needs it to "
-        "grow more slowly than the number of steps. Σ g and both sums begin at the run's start or after its last gap.",
+        "grow more slowly than the number of steps. Σ g and both sums begin at the run's start or after its last gap: "
+        "the first gradient there counts as a round in which the player stood still, for no recorded step answers it.",
         "Block values are exact shares of the linear loss; a block's regret is to its own best fixed step.",
     ),
 )

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import polars as pl
 
-from analysis.proofs.terms import CONVEXITY, MEAN_GAP, MEAN_GAP_ROUNDING, OWN_STEP, always, ge, lr, sums
+from analysis.proofs.terms import CONVEXITY, OWN_STEP, always, ge, loss_gap, loss_gap_rounding, lr, sums
 from analysis.proving.proof import Line, Need, Proof
 
 _pushed = 2 * lr * (pl.col("mhat_e") + pl.col("decay_e"))
@@ -15,6 +15,7 @@ _rounding = sums * (_e + _e_ahead + _pushed.abs())
 _grown = (_e - _e_ahead.shift(1)).fill_null(0.0)  # ‖x_t − u‖² in D_t less that in D_{t−1}
 _inner = lr * (ge - pl.col("mhat_e") - pl.col("decay_e"))
 _used = _d.is_not_null()  # the last step's length is not known in its metric
+_share = lr / lr.filter(_used & loss_gap.is_not_null()).sum()  # not times the clip factor: Adam's step is not −lr g
 _regret = (_e.first() - _e_ahead.filter(_used).last() + _grown.filter(_used).sum() + _d.sum()) / 2 + _inner.filter(
     _used
 ).sum()
@@ -65,12 +66,12 @@ proof = Proof(
     bounds=(
         Line(
             name="average loss above F(u)",
-            left=MEAN_GAP,
+            left=(_share * loss_gap).filter(_used).sum(),
             right=(_regret + _e_ahead.filter(_used).last() / 2) / lr.filter(_used).sum(),
             over="run",
             uses="all lines",
             says="Σ lr (F(x_t) − F(u)) / Σ lr ≤ the right side above without ‖e_T‖², over Σ lr",
-            tolerance=MEAN_GAP_ROUNDING,
+            tolerance=(_share * loss_gap_rounding).filter(_used).sum(),
         ),
     ),
     caveat=(

@@ -31,7 +31,8 @@ _S = _tail(rate)
 _weight = rate / _S.shift(-1) / _S
 """Of Σ_{t≥k} lr_t (F(x_t) − F(x_k)) in the last loss; null at the last k, which has no share."""
 
-_to_iterates = _weight * (_tail(rate * _loss) - _loss * _S)
+_whole = _loss.is_not_null().all()  # a sum over some of the losses says nothing of the others
+_to_iterates = pl.when(_whole).then((_weight * (_tail(rate * _loss) - _loss * _S)).sum())
 _energies = _weight * _tail(rate**2 * g_g) / 2
 _rounding = loss_errors(_loss.abs()).max()
 _T = pl.len()
@@ -54,8 +55,8 @@ proof = Proof(
         CONVEXITY,
         Line(
             name="from averages of tails to the last",
-            left=_loss.last() - (rate * _loss).sum() / rate.sum(),
-            right=_to_iterates.sum(),
+            left=pl.when(_whole).then(_loss.last() - (rate * _loss).sum() / rate.sum()),
+            right=_to_iterates,
             relation="=",
             over="run",
             uses="algebra",
@@ -64,7 +65,7 @@ proof = Proof(
         ),
         Line(
             name="convexity towards earlier iterates",
-            left=_to_iterates.sum(),
+            left=_to_iterates,
             right=_energies.sum(),
             over="run",
             uses="convexity",

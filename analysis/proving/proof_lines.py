@@ -121,9 +121,8 @@ def _run(line: Line, frame: pl.DataFrame) -> dict[str, Any]:
     left, right, tolerance, error = (math.nan if value is None else value for value in row)
     found = _of_two_numbers(line, of, left, right, tolerance, 0.0 if math.isnan(error) else error)
     if not (math.isfinite(left) and math.isfinite(right)):
-        missing = None in row[:2]
-        text = "a number it compares is missing" if missing else "a number it compares is not finite: the run diverged"
-        return found | {"status": INCONCLUSIVE, "reason": text}
+        gone = "missing, at some step or at all" if None in row[:2] else "not finite: the run diverged"
+        return found | {"status": INCONCLUSIVE, "reason": f"a number it compares is {gone}"}
     return found
 
 
