@@ -231,10 +231,22 @@ class StampedStore(TableStore):
 
     def _check(self) -> None:
         if stamp_for(TableStore(self.directory.parent, self.run_id), self._node) != self.stamp:
+            if _is_recording(self.run_id):
+                raise FormatError(
+                    f"{self.run_id}: it is still being recorded; it grew while {self._node.name} was computed. Nothing "
+                    "was written; compute it when it has ended (lemmata ls says so)."
+                )
             raise FormatError(
                 f"{self.directory}: what {self._node.name} is computed from was replaced meanwhile. Nothing was "
                 f"written; run `lemmata rerun --stale {self.run_id}`."
             )
+
+
+def _is_recording(run_id: str) -> bool:
+    try:
+        return Trace(home.runs_root() / run_id).status == "recording"
+    except FormatError:  # its vectors are elsewhere, or damaged
+        return False
 
 
 def _of_page(path: Path) -> Stamp | None:

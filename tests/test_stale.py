@@ -19,9 +19,11 @@ from pipeline.materialize import materialize
 from pipeline.rerun import rerun
 from pipeline.results import measurements, verdicts_of
 from pipeline.stale import Node, StampedStore, current, stale, stamp_of
-from tests.rerun_homes import BASES, FEW, OWN, few_metrics, go_on, last, other_kernel, record, stale_of
+from tests.by_hand import manifest
+from tests.rerun_homes import BASES, FEW, OWN, ROWS, few_metrics, go_on, last, other_kernel, record, stale_of
 from tracer.errors import FormatError
 from tracer.store import home
+from tracer.store.run_writer import RunWriter
 
 EVERYTHING = BASES | set(FEW)
 
@@ -170,6 +172,19 @@ def test_nothing_is_written_of_inputs_that_were_replaced_meanwhile(
     with pytest.raises(FormatError, match="replaced meanwhile"):
         into.write("metrics/smoothness", values)
     assert into.path("metrics/smoothness").read_bytes() == after
+
+
+def test_a_run_that_grows_while_it_is_computed_is_said_to_be_recorded(computed: Path) -> None:
+    into = StampedStore(home.tables_root(), "one", Graph.of(build()).nodes["geometry"])
+    values = into.scan("geometry").collect()
+    writer = RunWriter(home.runs_root() / "one", manifest("one"), resume_at=6)
+    writer.append(6, {"time_ns": 6, "finite": True, "loss": 6.0}, {s: v[6] for s, v in ROWS.items()})
+    writer.flush()
+    with pytest.raises(FormatError, match=r"one: it is still being recorded.*has ended"):
+        into.write("geometry", values)
+    writer.close("finished")
+    with pytest.raises(FormatError, match="replaced meanwhile"):
+        into.write("geometry", values)
 
 
 def test_tables_of_two_computations_beside_each_other_are_not_read(computed: Path) -> None:
