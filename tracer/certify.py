@@ -57,6 +57,8 @@ def certify(
         LemmataError: the training failed; the text holds the end of what it printed.
     """
     path, target = Path(script).absolute(), resolve_run(run)
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"seed={seed}: expected a whole number from 0 to {2**32 - 1}, for torch, numpy and Python.")
     if not path.is_file():
         raise UsageError(f"{path}: no such script. It is a Python file that defines train(tracer_for).")
     if target.exists():

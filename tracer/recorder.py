@@ -12,10 +12,11 @@ import torch
 from tracer.batches import Batches, Tensors
 from tracer.boundary import Boundary
 from tracer.capture import SCALARS, Capture
+from tracer.clipping import limit_alone
 from tracer.errors import UsageError
 from tracer.gradients import Gradients
 from tracer.losses import Later, Losses, differentiable
-from tracer.opening import PROBES, known, manifest_of
+from tracer.opening import PROBES, known, manifest_of, not_negative, whole
 from tracer.plan import Every, Plan, count
 from tracer.probe import Closure, frozen
 from tracer.ranks import Elsewhere, Ranks
@@ -134,6 +135,9 @@ class Tracer(Boundary):
         known("frozen", (frozen,), ("skip", "record"))
         known("when_full", (when_full,), ("block", "drop"))
         known("on_failure", (on_failure,), ("stop", "continue"))
+        chunk_bytes, chunk_seconds = whole("chunk_bytes", chunk_bytes, 1), not_negative("chunk_seconds", chunk_seconds)
+        steps = None if steps is None else whole("steps", steps, 1)
+        resume_at = None if resume_at is None else whole("resume_at", resume_at, 0)
         self._drops, self._goes_on = when_full == "drop", on_failure == "continue"
         plan = plan or Every()
         self._ranks = Ranks(model, model.parameters() if isinstance(model, torch.nn.Module) else ())
@@ -251,6 +255,7 @@ class Tracer(Boundary):
         self._losses.add(loss, answers, later, self._scaling.scale, self._backward_begins)
         return loss
 
+    @limit_alone
     def clip_grad_norm_(
         self, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
     ) -> torch.Tensor:
@@ -268,6 +273,7 @@ class Tracer(Boundary):
             self._gradients.note()
         return norm
 
+    @limit_alone
     def clip_grad_value_(self, clip_value: float) -> None:
         """``torch.nn.utils.clip_grad_value_`` over the trained parameters, keeping the gradient before the clip.
 

@@ -1,5 +1,6 @@
 """Which steps are recorded in the end, and an account of those that were left out, and why."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -16,8 +17,8 @@ class Budget:
     """
 
     def __init__(self, share: float, clock: Callable[[], float] = time.perf_counter) -> None:
-        if not isinstance(share, int | float) or share <= 0:
-            raise UsageError(f"budget={share!r}: expected a share of training time above 0, for instance 0.03.")
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < math.inf:
+            raise UsageError(f"budget={share!r}: expected a share of training time above 0, finite, for instance 0.03.")
         self.share = float(share)
         self._clock, self._began = clock, clock()
         self._spent = 0.0

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import torch
 
+from tracer.clipping import limit_alone
 from tracer.probe import Closure
 
 
@@ -38,12 +39,14 @@ class Untraced:
         """``closure()``."""
         return closure()
 
+    @limit_alone
     def clip_grad_norm_(
         self, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
     ) -> torch.Tensor:
         """``torch.nn.utils.clip_grad_norm_`` over the optimizer's parameters."""
         return torch.nn.utils.clip_grad_norm_(self._parameters(), max_norm, norm_type, error_if_nonfinite)
 
+    @limit_alone
     def clip_grad_value_(self, clip_value: float) -> None:
         """``torch.nn.utils.clip_grad_value_`` over the optimizer's parameters."""
         torch.nn.utils.clip_grad_value_(self._parameters(), clip_value)

@@ -16,7 +16,7 @@ def register(app: typer.Typer, errors: Console) -> None:
         run: Annotated[
             str | None, typer.Option(help="Name of the run that is recorded.", show_default="certified-SCRIPT")
         ] = None,
-        seed: Annotated[int, typer.Option(help="Seed of torch, numpy and Python.")] = 0,
+        seed: Annotated[int, typer.Option(help="Seed of torch, numpy and Python.", min=0, max=2**32 - 1)] = 0,
         as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
     ) -> None:
         """Train your script with and without the tracer and say whether training is the same, bit for bit.

@@ -8,6 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+MOST = 10**18  # of anything here: products stay numbers that a float holds
+
 
 def register(app: typer.Typer, console: Console) -> None:
     """Add the command to ``app``; the table goes to ``console``."""
@@ -31,6 +33,7 @@ def register(app: typer.Typer, console: Console) -> None:
         as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table.")] = False,
     ) -> None:
         """Forecast size and time of a recording on this disk, which is measured. Exit code 1 if it does not fit."""
+        from tracer.errors import LemmataError, UsageError
         from tracer.forecast import forecast, size
         from tracer.opening import PROBES, known
         from tracer.plan import Every, EveryNth, count
@@ -39,7 +42,15 @@ def register(app: typer.Typer, console: Console) -> None:
 
         known("--dtype", [dtype], DTYPES)
         streams = ("x", "g", *(s for name in known("--probe", probe or [], PROBES) for s in PROBES[name]))
+        for option, given in (("--parameters", parameters), ("--steps", steps), ("--batch-bytes", batch_bytes)):
+            if not given <= MOST:  # nor is nan
+                raise UsageError(f"{option} {given}: expected a number up to {MOST:.0e}.")
         place = (where or home.runs_root()).absolute()
+        nearest = next(there for there in (place, *place.parents) if there.exists())
+        if not nearest.is_dir():
+            raise UsageError(
+                f"--where {place}: expected a directory, there or to be made; found the file {nearest}. Name another."
+            )
         chosen = EveryNth(every) if every > 1 else Every()
         layout = Layout(streams, int(parameters), dtype)
         found = forecast(layout, count(chosen, steps), place, measure=True, batch_bytes=int(batch_bytes))
@@ -55,4 +66,9 @@ def register(app: typer.Typer, console: Console) -> None:
             table.add_row("this disk", f"{size(found.free_bytes)} free, {size(found.bytes_per_second or 0)} per second")
             table.add_row("writing takes", f"{found.seconds:,.1f} s, beside training where a core is free")
             console.print(table)
-        found.check(place)
+        if not found.fits:
+            raise LemmataError(
+                f"{place}: the run needs {size(found.total_bytes)} ({found.steps:,} steps of "
+                f"{size(found.step_bytes)}) and this disk has {size(found.free_bytes)} left. Record fewer steps "
+                "(--every, --steps) or fewer probes, or name a directory on another disk (--where)."
+            )

@@ -24,7 +24,9 @@ def register(app: typer.Typer, errors: Console) -> None:
             ),
         ] = None,
         gradients: Annotated[bool, typer.Option("--gradients", help="At references, the gradient too.")] = False,
-        profile: Annotated[int, typer.Option(metavar="NODES", help="The loss along each step; Gauss nodes.")] = 0,
+        profile: Annotated[
+            int, typer.Option(metavar="NODES", help="The loss along each step; Gauss nodes, at most 1000.")
+        ] = 0,
         every: Annotated[int, typer.Option(metavar="N", help="References and profile at every N-th step.")] = 1,
         block_gaps: Annotated[str, typer.Option(metavar="every=N", help="Each tensor moved alone.")] = "0",
         along_gradient: Annotated[
@@ -36,7 +38,7 @@ def register(app: typer.Typer, errors: Console) -> None:
         ] = "0",
         critical: Annotated[str, typer.Option(metavar="every=N", help="Critical sharpness.")] = "0",
         sharpness: Annotated[
-            str, typer.Option(metavar="every=N", help="Largest Hessian eigenvalue; needs lemmata[replay].")
+            str, typer.Option(metavar="every=N", help="Largest Hessian eigenvalue; needs lemmata\\[replay].")
         ] = "0",
         float64: Annotated[
             str, typer.Option(metavar="every=N", help="Losses and slopes along steps in double precision.")
@@ -53,7 +55,7 @@ def register(app: typer.Typer, errors: Console) -> None:
         accept_disagreement: Annotated[
             bool, typer.Option("--accept-disagreement", help="Go on though recorded losses do not come back.")
         ] = False,
-        device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+        device: Annotated[str, typer.Option(help="cpu, cuda, or one such as cuda:0.")] = "cpu",
         jobs: Annotated[int, typer.Option(metavar="N", help="Processes; more are quicker for small models.")] = 1,
     ) -> None:
         """Evaluate recorded minibatches again: at reference points, along steps, at mean points; and sharpness.

@@ -13,7 +13,7 @@ def register(app: typer.Typer, errors: Console) -> None:
     @app.command(epilog="Example: lemmata rerun --stale --metric convexity_gap --jobs 4")
     def rerun(
         runs: Annotated[
-            list[str] | None, typer.Argument(metavar="[RUN]...", help="Names of runs; all of this home unless given.")
+            list[str] | None, typer.Argument(metavar="RUN", help="Names of runs; all of this home unless given.")
         ] = None,
         stale: Annotated[
             bool, typer.Option("--stale", help="Only what would come out differently, by content.")

@@ -18,6 +18,7 @@ from tracer.store.manifest import Manifest
 
 Row = tuple[Any, ...]
 Finish = Callable[[], pa.Table]  # makes a table of what was asked; needs neither model nor trace, so any thread may
+MOST_NODES = 1000  # of a profile; the matrix behind the nodes has their square
 RATES = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the learning rate: steps along the gradient
 GRID = (-0.5, 0.0, 0.5, 1.0, 1.5)  # of s, where the profile of a step is evaluated besides the Gauss nodes
 

@@ -24,7 +24,7 @@ from tracer.replay.pairs import take_lock, write_pairs
 from tracer.replay.points import Reference, references
 from tracer.replay.population import FullBatch, Jensen
 from tracer.replay.products import block_names
-from tracer.replay.questions import AlongGradient, BlockGaps, Profile, Question, Repeat
+from tracer.replay.questions import MOST_NODES, AlongGradient, BlockGaps, Profile, Question, Repeat
 from tracer.replay.source import Source
 from tracer.replay.workload import Loaded, load
 from tracer.store import Trace
@@ -44,7 +44,7 @@ class Asked:
         references: names of reference points, see :func:`tracer.replay.points.references`.
         gradients: at reference points also the gradient.
         every: of references and profile.
-        profile: number of Gauss nodes along each step.
+        profile: number of Gauss nodes along each step, at most 1000.
         block_gaps: each tensor moved alone.
         along_gradient: loss and gradient at steps of several lengths along the gradient.
         jensen: length of a window, in steps.
@@ -71,9 +71,13 @@ class Asked:
     def check(self) -> None:
         """Raise UsageError where a number makes no sense."""
         for name, value in asdict(self).items():
-            least = 1 if name in ("every", "repeat") else 0
-            if isinstance(value, int) and value < least:
-                raise UsageError(f"replay: {name}={value}; expected a whole number of at least {least}.")
+            if name in ("references", "gradients"):
+                continue
+            least, profile = int(name in ("every", "repeat")), name == "profile"
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not whole or value < least or (profile and value > MOST_NODES):
+                most = f" and at most {MOST_NODES}" if profile else ""
+                raise UsageError(f"replay: {name}={value!r}; expected a whole number of at least {least}{most}.")
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,20 @@ def replay(
         lock.release()
 
 
+def place_of(device: str) -> torch.device:
+    """The device of this name; raises UsageError where this machine has none."""
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        place = None
+    if place is None or place.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {device}: expected cpu, cuda or one such as cuda:0.")
+    found = torch.cuda.device_count() if place.type == "cuda" and torch.cuda.is_available() else 0
+    if place.type == "cuda" and (place.index or 0) >= found:
+        raise UsageError(f"--device {device}: expected a CUDA device of this machine; found {found}. Try cpu.")
+    return place
+
+
 @dataclass(frozen=True)
 class _Call:
     """What was asked for, as plain values: another process can make the same of it."""
@@ -156,9 +174,7 @@ class _Call:
                 f"{self.path}: recorded without minibatches, so there is nothing to ask. Record with "
                 "record_batches=True (lemmata record NAME --batches)."
             )
-        place = torch.device(self.device)
-        if place.type == "cuda" and not torch.cuda.is_available():
-            raise UsageError(f"--device {self.device}: there is no CUDA device here.")
+        place = place_of(self.device)
         loaded = load(manifest.workload, self.workload, self.allow, self.changed_source)
         directory = self.into or tables_root() / trace.run_id
         if not isinstance(directory, Path):

@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from tracer.errors import UsageError
+from tracer.opening import not_negative, whole
 from tracer.recorder import Tracer
 from tracer.workloads.catalogue import workload
 from tracer.workloads.named import data_of, path_of, tensors
 from tracer.workloads.workload import Batch
 
+MOST_SEED = 2**32 - 1  # numpy's, Python's and torch's
 ONE_THREAD_BELOW = 100_000  # parameters; threads cost more than they give on small tensors
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -39,14 +41,14 @@ def train(
     rows: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Train a built-in workload from ``seed`` and record it.
+    """Train a built-in workload from ``seed``, 0 to 2³² − 1, and record it.
 
     Args:
         name: the workload, one of :func:`tracer.workloads.workloads`.
         run: id of the run, recorded under the home directory; or a path.
         optimizer: ``"sgd"``, ``"sgdm"`` (momentum 0.9) or ``"adamw"``.
         steps: optimizer updates; the workload's default where None.
-        lr: learning rate; the workload's default for the optimizer where None.
+        lr: learning rate, finite; the workload's default for the optimizer where None.
         probes: what is measured besides the step itself, as in :class:`tracer.Tracer`.
         record_batches: keep each step's minibatch too, for ``lemmata replay``.
         rows: keep them as rows of the data set, which replay reads again, instead of examples.
@@ -56,15 +58,14 @@ def train(
         The directory of the recorded run.
 
     Raises:
-        UsageError: unknown workload or optimizer, steps below 1, or a package with data is missing.
+        UsageError: unknown workload or optimizer, a number that is none of its kind, or a package with data is missing.
     """
     problem = workload(name)
     if optimizer not in OPTIMIZERS:
         raise UsageError(f"optimizer {optimizer!r} is not known here. Choose one of: {', '.join(OPTIMIZERS)}.")
-    rate = problem.learning_rates[optimizer] if lr is None else lr
-    total = problem.steps if steps is None else steps
-    if total < 1:
-        raise UsageError(f"steps={total}: expected at least 1 optimizer update.")
+    rate = problem.learning_rates[optimizer] if lr is None else not_negative("lr", lr, finite=True)
+    total = problem.steps if steps is None else whole("steps", steps, 1)
+    seed = whole("seed", seed, 0, MOST_SEED)
     problem.examples()  # where a package is missing, say so before a run is begun
     model = problem.build_model(seed)
     batches = islice(problem.batches(seed), total)
