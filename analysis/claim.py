@@ -72,6 +72,7 @@ class Claim:
         regressors: for "envelope": row by row, at least 0.
         pairings: where it is judged, kinds of pairings or pairings by name ("reference:last"); the metric's unless
             given.
+        within: where the quantity's mean lies by its nature, as a cosine's in −1 … 1; an interval is shown no farther.
         population: it is about F, not about each f(·, z_t): not applicable to in-sample pairs (pairing "next").
         biases: what is known to shift the estimate.
 
@@ -98,6 +99,7 @@ class Claim:
     margin: pl.Expr | None = None
     regressors: tuple[pl.Expr, ...] = ()
     pairings: tuple[str, ...] = ()
+    within: tuple[float, float] | None = None
     population: bool = False
     biases: tuple[Bias, ...] = ()
 
@@ -112,6 +114,8 @@ class Claim:
                 raise UsageError(f"Claim {self.name!r}: over={self.over!r} needs {needed}=.")
         if self.at_quantile is not None and not 0 < self.at_quantile < 1:
             raise UsageError(f"Claim {self.name!r}: at_quantile={self.at_quantile} must lie between 0 and 1.")
+        if self.within is not None and not self.within[0] <= self.bound <= self.within[1]:
+            raise UsageError(f"Claim {self.name!r}: within={self.within} does not contain the bound {self.bound:g}.")
         if self.over == "envelope" and self.at_most is None:
             raise UsageError(f"Claim {self.name!r}: an envelope's bound is a factor above it, at_most=2.")
         self._check_formulas()

@@ -57,18 +57,16 @@ def gather(metrics: Mapping[str, Metric], proofs: Mapping[str, Proof]) -> Across
     answered = answers(current.lazy().select(VERDICT_COLUMNS)).collect()
     there = {(run_id, metric) for run_id, metric in current.select("run_id", "metric").unique().iter_rows()}
     counted = dict(steps.select("run_id", "steps").iter_rows())
+    momenta = dict(steps.select("run_id", "momentum").iter_rows())
     rows = []
     for name in names:
         missing = [metric for metric in metrics if (name, metric) not in there]
         state, why = _state(stores[name], missing, len(metrics), counted.get(name), unreadable.get(name))
-        rows.append({"run_id": name, "state": state, "why": why, **_facts(stores[name])})
+        rows.append({"run_id": name, "state": state, "why": why, **_facts(stores[name], momenta.get(name))})
     smoothness = smoothness.filter(pl.col("run_id").is_in([run_id for run_id, m in there if m == "smoothness"]))
     known = pl.DataFrame(rows, schema={name: RUN_SCHEMA[name] for name in _OF_RUN})
     for table in (steps, smoothness, tally(answered)):
         known = known.join(table, on="run_id", how="left", maintain_order="left")
-    known = known.with_columns(
-        optimizer=pl.when(pl.col("momentum") > 0).then(pl.col("optimizer") + " with momentum").otherwise("optimizer")
-    )
     return Across(
         runs=known.select(list(RUN_SCHEMA)).cast(RUN_SCHEMA),
         answers=answered.cast(ANSWER_SCHEMA),
@@ -168,12 +166,12 @@ def _state(store: TableStore, missing: list[str], of: int, steps: int | None, da
     return CURRENT, ""
 
 
-def _facts(store: TableStore) -> dict[str, object]:
+def _facts(store: TableStore, momentum: float | None) -> dict[str, object]:
     try:
         facts = store.facts()
     except FormatError:
         return {"optimizer": None, "parameters": None}
-    return {"optimizer": optimizer(facts), "parameters": facts.parameters}
+    return {"optimizer": optimizer(facts, momentum), "parameters": facts.parameters}
 
 
 def _with_tables(root: Path) -> Iterable[str]:

@@ -4,6 +4,8 @@ Only typer, rich and the standard library are imported here: a training node has
 """
 
 import json
+import math
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -98,6 +100,12 @@ def demo(
     _finish(outcomes)
 
 
+def _finite(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.")
+    return value
+
+
 @app.command(epilog="Example: lemmata record logistic --optimizer adamw --run my-first-run")
 def record(
     workload: Annotated[
@@ -107,8 +115,12 @@ def record(
         str | None, typer.Option(help="Name of the new run.", show_default="WORKLOAD-OPTIMIZER-SEED")
     ] = None,
     optimizer: Annotated[str, typer.Option(help=f"One of {OPTIMIZERS}.")] = "sgdm",
-    steps: Annotated[int | None, typer.Option(help="Optimizer updates.", show_default="the workload's own")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the first weights and of the minibatches.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(help="Optimizer updates.", show_default="the workload's own", min=1)
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the first weights and of the minibatches.", min=0, max=2**32 - 1)
+    ] = 0,
     look_back: Annotated[
         bool,
         typer.Option(
@@ -127,20 +139,29 @@ def record(
     half_batches: Annotated[
         bool, typer.Option(help="Also evaluate its two halves: noise is measured from them, it costs a pass.")
     ] = False,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.", show_default="the workload's own")] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Learning rate.", show_default="the workload's own", min=0, callback=_finite),
+    ] = None,
 ) -> None:
     """Train a built-in problem and record every step.
 
     To record your own training, put `with tracer.Tracer(...)` around your loop; the README shows the three lines.
     """
     from pipeline.terminal.recording import record_workload
+    from tracer.store import home
 
     asked = {"look_back": look_back, "look_ahead": look_ahead, "half_batches": half_batches}
     probes = [name for name, wanted in asked.items() if wanted]
     name = run or f"{workload}-{optimizer}-{seed}"
     path = record_workload(errors, workload, name, optimizer, steps, seed, probes, lr, batches, rows)
     print(path)
-    errors.print(f"Next: {program()} materialize {path.name}", style="dim", highlight=False)
+    if path.parent.resolve() == home.runs_root().resolve():
+        says = f"Next: {program()} materialize {path.name}"
+    else:
+        link = f"ln -s {shlex.quote(str(path.resolve()))} {shlex.quote(f'{home.runs_root()}/')}"
+        says = f"It lies outside this home. To compute it: {link} && {program()} materialize {path.name}"
+    errors.print(says, style="dim", highlight=False, soft_wrap=True)
 
 
 @app.command("ls", epilog="Example: lemmata ls --json | jq '.[].run_id'")
@@ -202,7 +223,8 @@ def verify(run: Run) -> None:
         task = progress.add_task(f"verifying {path.name}", total=None)
         found = damages(path, lambda done, total: progress.update(task, completed=done, total=total))
     if found:
-        _stop("\n".join([*map(str, found), f"{path.name}: damaged. Restore what is named above from a copy."]), 1)
+        do = "Restore what is named above from a copy, where it says nothing else."
+        _stop("\n".join([*map(str, found), f"{path.name}: damaged. {do}"]), 1)
     trace = Trace(path)
     torn = "; the step being written at the end is not counted" if trace.torn else ""
     print(f"{path.name}: sound, {trace.step_count} steps, {trace.status}{torn}")
@@ -276,6 +298,11 @@ def report(
             _existing(run)
             path = home.tables_root() / name / "report.html"
             raise LemmataError(f"{path}: no report yet. Compute it: lemmata materialize {name}")
+    if len(names) > 1 and output is not None and output.is_dir():
+        raise UsageError(
+            f"lemmata report: --output {output}: a directory; expected the name of a file. "
+            f"Try: --output {output / 'comparison.html'}"
+        )
     if len(names) == 1:
         if output is not None:
             raise UsageError("lemmata report: --output is for several runs; the report of one run is there already.")

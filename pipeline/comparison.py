@@ -40,6 +40,7 @@ def _compared(store: TableStore, known: dict[str, Metric]) -> Compared:
         verdicts=current_verdicts(store, known),
         findings=[finding for _, finding, _ in proof_results(store, proofs()).values()],
         rates=steps["lr"].to_list() if "lr" in steps.columns else [],
+        momenta=steps["momentum"].to_list() if "momentum" in steps.columns else [],
         smoothness=smoothness,
         config=read_config(store),
     )

@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from analysis.columns import COLUMNS, d_d, dg_d, dg_dg, gx_d, gx_gx, gy_d, loss_x, loss_y, value
-from analysis.pages.readable import readable
+from analysis.readable import readable
 from analysis.registry import metrics
 
 FUNCTIONS = ("when", "coalesce", "max_horizontal", "min_horizontal", "sum_horizontal", "Float64", "String")

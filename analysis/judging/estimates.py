@@ -11,6 +11,7 @@ from analysis.judging.evidence import Evidence, Floats
 from analysis.judging.shares import quantile_interval, share_interval
 from analysis.judging.statistics import Interval, RatioInterval, mean_interval, ratio_interval, trend_interval
 from analysis.metric import Claim
+from analysis.readable import factor
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def _quantile(claim: Claim, evidence: Evidence) -> Estimate:
 def _against_bound(claim: Claim, evidence: Evidence, interval: Interval, what: str, one_sided: bool = True) -> Estimate:
     low, high = ends(claim, interval)
     return Estimate(
-        interval=interval,
+        interval=_shown(claim, interval),
         what=what,
         low=low,
         high=high,
@@ -82,6 +83,14 @@ def _against_bound(claim: Claim, evidence: Evidence, interval: Interval, what: s
         resolution=max(abs(low), abs(high)),
         one_sided=one_sided,
     )
+
+
+def _shown(claim: Claim, interval: Interval) -> Interval:
+    """Cut off where the quantity's range ends; what decides is the whole interval."""
+    if claim.within is None:
+        return interval
+    lower, upper = np.clip([interval.lower, interval.upper], *claim.within).tolist()
+    return replace(interval, lower=lower, upper=upper)
 
 
 def _equivalent(claim: Claim, evidence: Evidence) -> Estimate:
@@ -204,8 +213,9 @@ def _envelope(claim: Claim, evidence: Evidence) -> Estimate:
         return replace(nothing, interval=replace(nothing.interval, estimate=math.nan), obstacle=few)
     found = envelope(quantity, evidence.regressors[defined], tolerance, p)
     low, high = ends(claim, replace(found.rate, upper=found.perhaps.upper))
-    what = f"share of the second half above the envelope over the nominal {1 - p:.3g}"
-    terms = ["", *(f" · {part}" for part in claim.regressors)]
+    what = f"share of the second half above the envelope, over the nominal {1 - p:.3g}"
+    coarse = "rounding of the envelope, a coarse one,"
+    terms = ["", *(f" · {factor(part)}" for part in claim.regressors)]
     fitted = " + ".join(
         f"{c:.4g} [{lower:.4g}, {upper:.4g}]{term}"
         for c, lower, upper, term in zip(found.coefficients, found.lower, found.upper, terms, strict=True)
@@ -218,8 +228,9 @@ def _envelope(claim: Claim, evidence: Evidence) -> Estimate:
         excess=found.above,
         bound=f"{claim.bound:g} times the nominal share",
         contained=f"{claim.bound:g} times the nominal share",
-        obstacle=_hidden(claim, found.rate, found.perhaps, what, "rounding of the envelope, a coarse one,", 1 - p),
+        obstacle=_hidden(claim, found.rate, found.perhaps, f"{what},", coarse, 1 - p),
         beside=f"; envelope of the first half: {fitted}",
+        shown=f"{what}: {found.rate.estimate:.6g}, 95 % interval [{found.rate.lower:.6g}, {found.rate.upper:.6g}]",
     )
 
 

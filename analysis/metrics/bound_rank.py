@@ -32,6 +32,7 @@ metric = Metric(
             at_least=0,
             over="on average",
             null_value=0.0,
+            within=(-1.0, 1.0),
             says="The minibatch losses and the last-iterate bound of convex theory, D² S1 + G² S2 with D and G fitted "
             "to the losses of the first half, agree in their order: their rank correlation (Spearman) over the "
             "recorded steps is at least 0. It depends on no norm.",
@@ -45,6 +46,6 @@ metric = Metric(
         "The order depends on the fit through G/D alone. Fitted D and G need not be the run's own distance and largest "
         "gradient; with those, the bound over what was observed is the end of the proof sgd_last_iterate.",
         "Where the fitted curve ends no lower than it began, as that of a loss that only rises, nothing is said. The "
-        "interval is not cut off at 1.",
+        "interval is shown cut off at −1 and 1.",
     ),
 )

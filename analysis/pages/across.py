@@ -13,7 +13,7 @@ import polars as pl
 from analysis.judging.battery import CONTROLS
 from analysis.judging.verdict import NOT_APPLICABLE
 from analysis.metric import FAMILIES
-from analysis.pages.comparison_plates import smoothness_against_rate, verdicts_by_optimizer, verdicts_by_run
+from analysis.pages.comparison_plates import smoothness_against_rate, some, verdicts_by_optimizer, verdicts_by_run
 from analysis.pages.grouped import STATUSES
 from analysis.pages.page import environment
 from analysis.pages.svg import Drawing, drawing, glyph_sheet
@@ -106,10 +106,16 @@ class Across:
 
     @property
     def said(self) -> str:
-        """In a sentence how many of the runs are compared."""
+        """In a sentence how many of the runs are compared, and of which of them no figure of verdicts can say more."""
         counts = dict(self.runs.group_by("state").len().iter_rows())
         parts = [f"{counts[state]} {state}" for state in (OUTDATED, NOT_COMPUTED, UNREADABLE) if state in counts]
-        return f"{counts.get(CURRENT, 0)} of {len(self.runs)} runs are up to date" + "".join(f", {p}" for p in parts)
+        said = f"{counts.get(CURRENT, 0)} of {len(self.runs)} runs are up to date" + "".join(f", {p}" for p in parts)
+        shown = self.answers.filter(pl.col("status") != NOT_APPLICABLE)["run_id"].unique()
+        silent = self.runs.filter(pl.col("state") == CURRENT, ~pl.col("run_id").is_in(shown.implode()))["run_id"].sort()
+        if len(silent):
+            stands = "stands" if len(silent) == 1 else "stand"
+            said += f"; no claim applies to {some(silent.to_list())}, which {stands} in no figure of verdicts"
+        return said
 
 
 def figures(found: Across) -> dict[str, Drawing]:

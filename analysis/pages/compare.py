@@ -27,6 +27,7 @@ class Compared:
         rates: learning rates of its steps, in order; empty where none was recorded.
         smoothness: of each fresh pair, in order of steps; empty where it was not measured.
         config: what the run's owner recorded about it.
+        momenta: of its steps, as the rates.
     """
 
     facts: Facts
@@ -35,6 +36,7 @@ class Compared:
     rates: Sequence[float] = ()
     smoothness: Sequence[float] = ()
     config: Mapping[str, Any] | None = None
+    momenta: Sequence[float] = ()
 
 
 def compare(runs: Sequence[Compared], letters: Mapping[str, str]) -> str:
@@ -46,9 +48,11 @@ def compare(runs: Sequence[Compared], letters: Mapping[str, str]) -> str:
     """
     found = [families(letters, run.verdicts.iter_rows(named=True)) for run in runs]
     glyphs: dict[str, str] = {}
-    svg = to_svg(smoothness_against_rate(rates(runs)), glyphs)
+    known = rates(runs)
+    svg = to_svg(smoothness_against_rate(known), glyphs)
     page = {
         "runs": [run.facts for run in runs],
+        "optimizers": known["optimizer"].to_list(),
         "configs": [dict(run.config or {}) for run in runs],
         "tables": _tables(found),
         "counts": [
@@ -68,7 +72,7 @@ def rates(runs: Sequence[Compared]) -> pl.DataFrame:
     rows = [
         {
             "run_id": run.facts.run_id,
-            "optimizer": optimizer(run.facts),
+            "optimizer": optimizer(run.facts, _usual(run.momenta)),
             **dict(zip(names, _second_half(run), strict=True)),
         }
         for run in runs
@@ -76,17 +80,25 @@ def rates(runs: Sequence[Compared]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={"run_id": pl.String, "optimizer": pl.String, **dict.fromkeys(names, pl.Float64)})
 
 
-def optimizer(facts: Facts) -> str:
-    """Class of the optimizer without its module."""
-    return facts.optimizer_class.rsplit(".", 1)[-1]
+def optimizer(facts: Facts, momentum: float | None) -> str:
+    """Class of the optimizer without its module, and whether it had momentum.
+
+    ``momentum``: the median of the second half; None where it is not known.
+    """
+    return facts.optimizer_class.rsplit(".", 1)[-1] + " with momentum" * bool(momentum and momentum > 0)
 
 
 def _second_half(run: Compared) -> tuple[float | None, float | None, float | None]:
-    rates = pl.Series(run.rates, dtype=pl.Float64).drop_nulls()
     values = pl.Series(run.smoothness, dtype=pl.Float64)
     values = values.tail(len(values) - len(values) // 2)
     values = values.filter(values.is_finite() & (values > 0))
-    return rates.tail(len(rates) - len(rates) // 2).median(), values.median(), values.max()  # type: ignore[return-value]
+    return _usual(run.rates), values.median(), values.max()  # type: ignore[return-value]
+
+
+def _usual(numbers: Sequence[float]) -> float | None:
+    """The median of the second half of those that are known."""
+    known = pl.Series(numbers, dtype=pl.Float64).drop_nulls()
+    return known.tail(len(known) - len(known) // 2).median()  # type: ignore[return-value]
 
 
 Key = tuple[str, str, str]  # metric, claim, kind of pairing

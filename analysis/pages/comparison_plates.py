@@ -1,5 +1,6 @@
 """Figures of many runs: smoothness against the learning rate, verdicts by optimizer, verdicts run by run."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ COLOURS = {HOLDS: LIMIT, INCONCLUSIVE: VALUE, FAILS: VIOLATION}  # in the order 
 NAMED_MOST = 14  # runs whose names stand below a figure
 NAMED_POINTS = 8  # runs whose names stand beside their points without covering others
 CLAIMS_MOST = 32  # claims of a figure: those on which the runs differ most
+_LINE = 98  # characters of a line of a heading
 _KEYS = ["metric", "claim", "kind"]
 _KINDS = {"previous": "fresh", "next": "in-sample", "reference": "reference points"}
 
@@ -24,20 +26,22 @@ _KINDS = {"previous": "fresh", "next": "in-sample", "reference": "reference poin
 def smoothness_against_rate(runs: pl.DataFrame) -> Figure:
     """Median and largest smoothness of the second half of each run against its learning rate, beside 2/lr.
 
+    A run that lacks one of them is named, with what it lacks.
+
     Args:
         runs: run_id, optimizer, lr, smoothness_median, smoothness_largest; null where it is not known.
     """
     fig = canvas("smoothness-against-rate", "Local smoothness against the learning rate", (7.2, 4.6), measured=True)
     axes = fig.subplots()
-    positive = [pl.col(name) > 0 for name in ("lr", "smoothness_median", "smoothness_largest")]
-    known = runs.filter(*positive).sort("optimizer", "lr", "run_id")
+    smooth, rated = (pl.col("smoothness_median") > 0) & (pl.col("smoothness_largest") > 0), pl.col("lr") > 0
+    known = runs.filter(smooth, rated).sort("optimizer", "lr", "run_id")
+    left_out = _left_out(runs.select("run_id", smooth=smooth.fill_null(False), rated=rated.fill_null(False)))
     if known.is_empty():
-        nothing(axes, "no run has both a learning rate and fresh pairs with gradients at two points")
+        why = "no run has both a single learning rate and fresh pairs with gradients at two points"
+        nothing(axes, "\n".join([why, *textwrap.wrap(left_out, _LINE)]))
         return fig
-    heading(
-        axes,
-        ["Fresh pairs, second half of each run. At an edge of stability the values follow 2/lr (gradient descent)"],
-    )
+    says = "Fresh pairs, second half of each run. At an edge of stability the values follow 2/lr (gradient descent)"
+    heading(axes, [says, *textwrap.wrap(left_out, _LINE)])
     for (name,), of in known.group_by("optimizer", maintain_order=True):
         colour = LINES[known["optimizer"].unique(maintain_order=True).to_list().index(name) % len(LINES)]
         rate = of["lr"].to_numpy()
@@ -59,6 +63,23 @@ def smoothness_against_rate(runs: pl.DataFrame) -> Figure:
     axes.set_xlabel("learning rate", color=INK, fontsize=9, loc="right")
     axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="upper left", bbox_to_anchor=(1, 1))
     return fig
+
+
+def _left_out(runs: pl.DataFrame) -> str:
+    """Runs that are not drawn, each with what it lacks."""
+    reasons = {
+        "no smoothness of fresh pairs": ~pl.col("smooth"),
+        "no single learning rate": pl.col("smooth") & ~pl.col("rated"),
+    }
+    lacking = {why: runs.filter(lacks)["run_id"].sort().to_list() for why, lacks in reasons.items()}
+    parts = [f"{some(names)} ({why})" for why, names in lacking.items() if names]
+    return f"not shown: {'; '.join(parts)}" if parts else ""
+
+
+def some(names: Sequence[str]) -> str:
+    """Names in a sentence; of many the first few and how many more there are."""
+    more = len(names) - NAMED_POINTS
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:NAMED_POINTS])} and {more} more"
 
 
 def _name(axes: Axes, known: pl.DataFrame) -> None:

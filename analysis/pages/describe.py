@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from analysis.columns import COLUMNS
 from analysis.judging.verdict import RULE_NAMES
 from analysis.metric import Claim, Metric
-from analysis.pages.readable import readable
+from analysis.readable import readable
 
 LONGEST = 200  # characters of a formula that still says more than its claim does in words
 _PAIRINGS = {

@@ -82,7 +82,9 @@ def defined(rows: pl.DataFrame, name: str) -> tuple[Steps, Floats]:
 
 
 def points(axes: Axes, step: Steps, value: Floats, label: str = "value", colour: str = VALUE) -> None:
-    """Single values, or the range of many."""
+    """Single values, or the range of many; nothing, and no word in a legend, of none."""
+    if not len(value):
+        return
     if len(value) <= SINGLE_MOST:
         axes.plot(step, value, ".", ms=7 if len(value) < 200 else 4.5, color=colour, mew=0, label=label)
     else:
@@ -98,8 +100,10 @@ DOTTED: Style = (0, (1, 1.5))
 def line(
     axes: Axes, step: Steps, value: Floats, label: str, colour: str, style: Style = "-", width: float = 1.6
 ) -> None:
-    """One number per step as a line."""
-    axes.plot(*thin(step, value), linestyle=style, color=colour, lw=width, label=label)
+    """One number per step as a line, a single one as a point; nothing, and no word in a legend, of none."""
+    if len(step):
+        mark = "." if len(step) == 1 else "None"
+        axes.plot(*thin(step, value), linestyle=style, marker=mark, color=colour, lw=width, label=label)
 
 
 def marks(axes: Axes, step: Steps, value: Floats, label: str) -> None:

@@ -66,7 +66,7 @@ def figure(
     model = table.filter(pl.col("block").cast(pl.String) == MODEL).with_columns(pl.col("pairing").cast(pl.String))
     drawn = dict(_pairings(metric, model))
     pairing, rows = next(iter(drawn.items()), (metric.pairings[0], model.clear()))
-    sums = [s for s in metric.series if s.role == "cumulative" and rows[s.name].drop_nulls().len()]
+    sums = [s for s in metric.series if s.role == "cumulative" and len(defined(rows, s.name)[0])]
     fig = canvas(metric.name, metric.title if titled else "", (WIDTH, 5.4 if sums else 3.9))
     panels = divided(fig, 2 if sums else 1, 1, sharex=True, squeeze=False, height_ratios=[3, 2] if sums else [1])[:, 0]
     top: Axes = panels[0]

@@ -42,18 +42,28 @@ def proof_bounds(run_id: str, lines: pl.DataFrame | None) -> Figure:
     axes.set_ylim(len(drawn) - 0.4, -0.6)
     axes.margins(x=0.15)
     dress(axes, "")
+    exceeded = [row["status"] == "FAILS" for row in drawn]
     keys = [
-        Line2D([], [], marker="o", ls="", ms=7, color=AVERAGE, label="observed"),
-        Line2D([], [], marker="|", ls="", ms=12, mew=2.4, color=LIMIT, label="bound"),
-        Line2D([], [], marker="|", ls="", ms=12, mew=2.4, color=VIOLATION, label="bound, exceeded"),
+        Line2D([], [], marker=mark, ls="", ms=size, mew=width, color=colour, label=label)
+        for mark, size, width, colour, label, there in (
+            ("o", 7, 1.0, AVERAGE, "observed", any(map(_seen, drawn))),
+            ("|", 12, 2.4, LIMIT, "bound", not all(exceeded)),
+            ("|", 12, 2.4, VIOLATION, "bound, exceeded", any(exceeded)),
+        )
+        if there
     ]
     fig.legend(handles=keys, loc="outside lower left", frameon=False, fontsize=8, labelcolor=INK, ncols=3)
     return fig
 
 
+def _seen(row: Mapping[str, Any]) -> bool:
+    """Whether what was observed stands on an axis of powers."""
+    return row["left"] is not None and row["left"] > 0
+
+
 def _bound(axes: Axes, at: int, row: Mapping[str, Any]) -> None:
     seen, promised = row["left"], row["right"]
-    if seen is not None and seen > 0:
+    if _seen(row):
         axes.plot([seen, promised], [at, at], color=RULE, lw=3, zorder=1)
         axes.plot([seen], [at], "o", ms=7, color=AVERAGE)
     else:

@@ -56,7 +56,8 @@ def convexity_ratio(data: Measured) -> Figure:
     scale(numerators, np.concatenate([part.get_ydata() for part in numerators.lines] or [np.zeros(0)]))
     zero(numerators)
     dress(numerators, "loss")
-    _key(fig, colours)
+    drawn = {part.get_label() for axes in (epochs, so_far, numerators) for part in axes.lines}
+    _key(fig, {name: colour for name, colour in colours.items() if name in drawn})
     epochs.set_xlabel("epoch", color=INK, fontsize=9, loc="right")
     for axes in (so_far, numerators):
         steps_below(axes)

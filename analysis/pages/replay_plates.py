@@ -193,15 +193,17 @@ def _step_by_step(axes: Axes, data: Measured) -> None:
     smooth = value[at_value]
     sharp = smooth / defined(ratio, "value")[1][at_ratio]
     kept = (sharp > 0) & (smooth > 0)
+    if not kept.any():
+        nothing(axes, "at no step are both above 0")
+        return
     axes.plot(sharp[kept], smooth[kept], ".", ms=5, color=VALUE, mew=0, label="a step")
-    if kept.any():
-        ends = np.array([min(sharp[kept].min(), smooth[kept].min()), max(sharp[kept].max(), smooth[kept].max())])
-        axes.plot(ends, ends, color=INK, lw=1, ls=(0, (4, 3)), label="equal: the step points along the sharpest way")
-        for axis, set_scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
-            if ends[1] > 10 * ends[0]:
-                set_scale("log")
-                powers(axis)
-                axis.set_minor_formatter(NullFormatter())
+    ends = np.array([min(sharp[kept].min(), smooth[kept].min()), max(sharp[kept].max(), smooth[kept].max())])
+    axes.plot(ends, ends, color=INK, lw=1, ls=(0, (4, 3)), label="equal: the step points along the sharpest way")
+    for axis, set_scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
+        if ends[1] > 10 * ends[0]:
+            set_scale("log")
+            powers(axis)
+            axis.set_minor_formatter(NullFormatter())
     dress(axes, "local smoothness")
     axes.set_xlabel("sharpness of zₜ", color=INK, fontsize=9, loc="right")
     legend(axes, 3.2)

@@ -47,12 +47,13 @@ def section(
     details = details or Details()
     svg, glyphs = drawn or metric_drawing(metric, table, verdicts, details.windows)
     judged = verdicts.filter(pl.col("rule") != "none").to_dicts()
-    statuses = [row["status"] for row in judged if row["pairing"] != "unpaired" and not is_control(row)]
+    paired = [row for row in judged if row["pairing"] != "unpaired"]
+    counted = [row for row in paired if not is_control(row)] or paired  # as in the verdicts above, see grouped
     claims = [(claim, [row for row in judged if row["claim"] == claim.name]) for claim in metric.claims]
     said = {
         "metric": metric,
         "units": str(metric.units),
-        "status": min(statuses, key=STATUSES.index, default="described"),
+        "status": min((row["status"] for row in counted), key=STATUSES.index, default="described"),
         # marked safe in the template: drawn here, its texts are outlines, so nothing of a user gets in as markup
         "svg": svg,
         "claims": [_claim(claim, of) for claim, of in claims if of],

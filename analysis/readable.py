@@ -27,13 +27,28 @@ def readable(formula: pl.Expr) -> str:
         >>> readable((pl.col("dg_dg") / pl.col("d_d")).sqrt())
         '(dg_dg / d_d).sqrt()'
     """
+    return _read(formula)[0]
+
+
+def factor(formula: pl.Expr) -> str:
+    """The formula as one would write it in a product.
+
+    Example:
+        >>> factor(pl.col("gx_gx") + pl.col("gy_gy"))
+        '(gx_gx + gy_gy)'
+    """
+    return _held(*_read(formula))
+
+
+def _read(formula: pl.Expr) -> tuple[str, int]:
+    """The text, and how strongly it holds together."""
     printed = str(formula)
     try:
         reader = _Reader(printed)
-        text, _ = reader.expression()
+        found = reader.expression()
     except (ValueError, IndexError):
-        return printed
-    return text if reader.at == len(printed) else printed
+        return printed, _ATOM
+    return found if reader.at == len(printed) else (printed, _ATOM)
 
 
 class _Reader:
@@ -101,6 +116,8 @@ class _Reader:
             return f"{_held(of, strength)} ** {arguments[0]}", _PRODUCT
         if _HORIZONTAL.match(name):
             return f"{name}({', '.join([of, *arguments])})", _ATOM
+        if name == "sort" and arguments in (["asc"], ["desc"]):
+            arguments = ["descending=True"] * (arguments == ["desc"])
         name, first = _SPELT.get(name, (name, ""))
         return f"{_held(of, strength)}.{name}({first}{', '.join(arguments)})", _ATOM
 
