@@ -1,6 +1,10 @@
 """Shared by the tests of the pipeline: a home of their own, and real runs recorded once a session."""
 
 import os
+
+# before torch is imported: each of several test processes on few cores would spin as many threads as there are cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -103,11 +107,6 @@ def lemmata(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
         return code, *capfd.readouterr()
 
     return run
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="module", params=["by hand", "through files"])

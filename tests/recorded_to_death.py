@@ -15,7 +15,6 @@ SIZE = 30
 def steps(record=None, batches=False):
     """Yield x_t, g_t and the minibatch of a training that is the same every time."""
     torch.manual_seed(0)
-    torch.set_num_threads(1)
     model = torch.nn.Linear(SIZE, SIZE)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     tracer = None

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,6 +143,7 @@ def test_an_interrupted_run_comes_back_with_every_acknowledged_step_and_stays_in
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).resolve().parents[1],
     )
     last = -1
     while last < 40:
@@ -155,7 +157,11 @@ def test_an_interrupted_run_comes_back_with_every_acknowledged_step_and_stays_in
     path = there_and_back(tmp_path / "run", tmp_path)
     assert Trace(path).status == "interrupted"
     assert Trace(path).last_step >= int(rest[-1] if rest else last)
-    assert any(name.endswith(".h5.tmp") for name in os.listdir(path))
+    assert is_open(path) == is_open(tmp_path / "run"), "between two chunks there is none"
+
+
+def is_open(path):
+    return any(name.endswith(".h5.tmp") for name in os.listdir(path))
 
 
 @pytest.mark.parametrize("optimizer", ["", "torch.optim.sgd.SGD"])

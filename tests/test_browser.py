@@ -64,7 +64,7 @@ def test_a_run_is_computed_by_clicking_and_again_with_a_metric_that_was_added(
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + 3 * PATIENCE
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.2)

@@ -191,7 +191,7 @@ def test_two_hundred_runs_take_seconds(computed: Path, tmp_path: Path, monkeypat
     began = time.process_time()
     found = gather(known(), proofs())
     text = page(found, {}, {})
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 60  # some 3 here; reading every table of each would take minutes
     assert (len(found.runs), set(found.runs["state"])) == (200, {"current"})
     assert len(text) < 2_000_000
 

@@ -361,12 +361,20 @@ def test_children_end_with_a_killed_parent(tmp_path):
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=root) as running:
         child = int(running.stdout.readline())
         running.kill()
-    for _ in range(100):
-        if not Path(f"/proc/{child}").exists():
+    for _ in range(600):
+        if ended(child):
             return
         time.sleep(0.1)
     os.kill(child, signal.SIGKILL)
     pytest.fail("the child waits for work for ever")
+
+
+def ended(child):
+    """Whether the process is gone, or would be if anybody asked for its exit code."""
+    try:
+        return Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def parent():

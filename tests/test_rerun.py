@@ -46,7 +46,7 @@ def test_two_reruns_of_the_same_runs_at_once_are_safe(killed: Killed, fresh: Pat
     with opened():
         pass
     both = [started(), started()]
-    assert [child.wait(timeout=120) for child in both] == [0, 0]
+    assert [child.wait(timeout=600) for child in both] == [0, 0]
     for child in both:
         assert child.stdout is not None
         child.stdout.close()

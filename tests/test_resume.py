@@ -132,7 +132,8 @@ def test_a_trace_opened_before_a_chunk_is_sealed_still_reads(tmp_path):
     assert late.step_count == 7, "its files were looked up before they were renamed"
 
 
-def test_somebody_who_asks_whether_a_run_is_being_written_does_not_keep_a_writer_out(tmp_path):
+def test_somebody_who_asks_whether_a_run_is_being_written_does_not_keep_a_writer_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("tracer.store.lock.PATIENCE", 500)  # this process may be held up for long
     write_run(tmp_path / "run", head(3))
     asking = os.open(tmp_path / "run", os.O_RDONLY)
     fcntl.flock(asking, fcntl.LOCK_SH)

@@ -13,7 +13,6 @@ from analysis.registry import metrics
 from tests.problems import descend, positive_definite, quadratic
 from tests.tables_by_hand import geometry_tables, tables
 
-RANDOM = np.random.default_rng(0)
 RATIO = Metric(
     name="a_ratio",
     units=Units(),
@@ -24,7 +23,8 @@ RATIO = Metric(
 
 
 def _given(n: int = 250, **rows):
-    drawn = {"gx_d": RANDOM.standard_normal(n), "d_d": np.exp(RANDOM.standard_normal(n)), **rows}
+    random = np.random.default_rng(0)
+    drawn = {"gx_d": random.standard_normal(n), "d_d": np.exp(random.standard_normal(n)), **rows}
     epochs = np.arange(n + 1) // 90
     return drawn, epochs, geometry_tables({k: list(v) for k, v in drawn.items()}, {"epoch": epochs})
 
@@ -50,7 +50,7 @@ def test_every_kind_of_window_agrees_with_numpy_and_a_ratio_is_one_of_sums(kind)
 
 
 def test_missing_and_undefined_pairs_are_counted_apart_and_enter_no_number():
-    slope = RANDOM.standard_normal(120)
+    slope = np.random.default_rng(1).standard_normal(120)
     holes = [None if i < 3 else float("nan") if i < 8 else float(v) for i, v in enumerate(slope)]
     _, _, given = _given(120, gx_d=holes, d_d=np.ones(120))
     row = measure(RATIO, given).windows.filter(window="run").row(0, named=True)
@@ -102,7 +102,7 @@ def test_a_metric_without_meaning_on_blocks_has_windows_of_the_model_alone():
 
 
 def test_an_epoch_that_was_come_back_to_is_one_window():
-    slope, epochs = RANDOM.standard_normal(6), [0, 0, 0, 1, 1, 0, 0]
+    slope, epochs = np.random.default_rng(1).standard_normal(6), [0, 0, 0, 1, 1, 0, 0]
     given = geometry_tables({"gx_d": list(slope)}, {"epoch": epochs})
     found = measure(RATIO, given).windows.filter(window="epoch")
     assert found.select("number", "first_step", "last_step", "pairs").rows() == [(0, 1, 6, 4), (1, 3, 4, 2)]

@@ -58,7 +58,7 @@ def _profile(session: Session, path: Path, steps: int) -> None:
     """Where the time goes: the training thread's calls, and the processor time of the writer thread."""
     before = set(threading.enumerate())
     training = Traced(workload("logistic"), steps, path)
-    (writer,) = (thread for thread in threading.enumerate() if thread not in before)
+    (writer,) = (t for t in threading.enumerate() if t not in before and t.name == "lemmata-writer")
     with quiet_machine(training.model, 0), one_core():
         training.turn()
         begin = _cpu(writer)

@@ -7,7 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from types import TracebackType
 from typing import Protocol
 
@@ -106,7 +105,9 @@ class Processes:
         size = max(1, min(PIECE, -(-len(rows) // (PIECES * self._count))))
         pieces = [rows[at : at + size] for at in range(0, len(rows), size)]
         try:
-            yield from zip(pieces, self._pool.map(partial(_answered, question.table), pieces), strict=True)
+            futures = [self._pool.submit(_answered, question.table, piece) for piece in pieces]
+            # not map: where a process dies it cancels what the pool is about to give its error to
+            yield from ((piece, future.result()) for piece, future in zip(pieces, futures, strict=True))
         except BrokenProcessPool:
             raise LemmataError(
                 f"replay of {question.table!r}: one of {self._count} processes died, perhaps because memory ran out; "
