@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tracer.errors import FormatError, UsageError
 from tracer.store import home, runs
+from tracer.store.places import reached, require_root
 from tracer.store.restore import read_head, restore
 
 SUFFIX = ".lemmata"
@@ -17,12 +18,18 @@ def archived() -> dict[str, str]:
     """Archives by the name of their file, which is the run's: path or URL of each; empty where no root is set.
 
     A file with a name that no run can have is left out.
+
+    Raises:
+        UsageError: the root is no directory, or cannot be reached.
     """
     root = home.archives_root()
-    if root is None or not root.is_dir():
+    if root is None:
         return {}
+    require_root(root, "LEMMATA_ARCHIVES")
+    with reached(str(root)):
+        paths = sorted(root.iterdir(), key=str)
     found = {}
-    for path in sorted(root.iterdir(), key=str):
+    for path in paths:
         name = path.name.removesuffix(SUFFIX)
         if path.name != name and home.RUN_ID.fullmatch(name) and ".." not in name:
             found[name] = str(path)
@@ -45,7 +52,7 @@ def here(run_id: str) -> Path:
 
     Raises:
         FormatError: the archive is damaged, or is that of another run.
-        UsageError: there is no room.
+        UsageError: there is no room, or the archives cannot be reached.
     """
     path = home.runs_root() / run_id
     if path.exists() or home.archives_root() is None:

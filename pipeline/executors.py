@@ -8,6 +8,7 @@ on this machine, for as long as a Dagster run lasts), ``dask:tcp://HOST:PORT`` (
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
@@ -136,8 +137,16 @@ def execute(
         heard(event)
         events.append(event)
         if event.event_type == dg.DagsterEventType.PIPELINE_FAILURE and not any(e.is_step_failure for e in events):
-            error = event.job_failure_data.error
-            raise LemmataError(
-                f"{SETTING}={setting()}: the executor gave up: {error.to_string() if error else event.message}"
-            )
+            said = _said(event.job_failure_data.error) or event.message or ""
+            named = f"{SETTING}={setting()}: "
+            raise LemmataError(said if said.startswith(named) else f"{named}the executor gave up: {said}")
     return events
+
+
+def _said(error: Any) -> str:
+    """What an error that Dagster keeps says, and what its cause adds; no traceback, and of our own no class."""
+    if error is None:
+        return ""
+    said = str(error.message).strip().removeprefix(f"tracer.errors.{error.cls_name}: ")
+    cause = _said(error.cause)
+    return said if cause in said else f"{said} ({cause})"

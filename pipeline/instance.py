@@ -18,6 +18,7 @@ from pipeline.abandoned import cancel_abandoned
 from tracer.errors import UsageError
 from tracer.store import home
 from tracer.store.files import write_aside
+from tracer.store.places import require_root
 
 PARTITIONS = "runs"  # name of the dynamic partitions: one key per recorded run
 CONFIGURATION = """\
@@ -95,7 +96,12 @@ def _require_postgres(configuration: Path) -> None:
 
 @contextmanager
 def opened() -> Iterator[dg.DagsterInstance]:
-    """The prepared instance, closed at the end; runs of processes that died are reported as cancelled."""
+    """The prepared instance, closed at the end; runs of processes that died are reported as cancelled.
+
+    Raises:
+        UsageError: the tables' root is no directory, or cannot be reached: nothing can be computed.
+    """
+    require_root(home.tables_root(), "LEMMATA_TABLES", absent=True)
     with dg.DagsterInstance.from_config(str(prepare())) as instance:
         cancel_abandoned(instance)
         yield instance

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import dagster as dg
@@ -52,8 +52,12 @@ def recorded_runs(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 
 def _stamp(path: Path) -> str:
     """Changes when the run grows; costs one look at the directory, whatever the run's size."""
-    entries: Iterator[os.stat_result] = (entry.stat() for entry in os.scandir(path))
-    facts = [(entry.st_size, entry.st_mtime_ns) for entry in entries]
+    facts = []
+    with suppress(OSError):  # of one that cannot be looked into, its asset says why
+        for entry in os.scandir(path):
+            with suppress(FileNotFoundError):  # the writer has renamed it since; the next look sees it
+                found = entry.stat()
+                facts.append((found.st_size, found.st_mtime_ns))
     return f"{len(facts)}-{sum(size for size, _ in facts)}-{max((time for _, time in facts), default=0)}"
 
 

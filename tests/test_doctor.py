@@ -1,7 +1,6 @@
 """``lemmata doctor``: each mistake is made here, and found."""
 
 import json
-import shutil
 import subprocess
 import sys
 from collections import namedtuple
@@ -113,16 +112,17 @@ def test_a_server_that_others_can_reach(tmp_path: Path) -> None:
 
 def test_damaged_and_renamed_runs_and_what_killed_processes_left(home: Path) -> None:
     (home / "runs" / "adamw" / "manifest.json").write_text("{}", encoding="utf-8")
-    shutil.copytree(home / "runs" / "sgdm", home / "runs" / "renamed")
+    (home / "runs" / "sgdm").rename(home / "runs" / "renamed")
     (home / "tables" / "sgdm").mkdir(parents=True)
     (home / "tables" / "sgdm" / ".geometry.parquet.17.aside").touch()
-    found = list(doctor.recorded())
+    found = [*doctor.recorded(), *doctor.killed()]
     assert levels(found, "runs") == ["error", "error", "ok"]
     assert "lemmata verify adamw" in said(found, "runs")
     assert f"mv {home / 'runs' / 'renamed'} {home / 'runs' / 'sgdm'}" in said(found, "runs")
     assert ".geometry.parquet.17.aside" in said(found, "leftovers")
 
 
+ROOT = Path(__file__).resolve().parents[1]
 DIE = "import os, sys; from tests.recorded_to_death import steps; run = steps(sys.argv[1]); "
 DIE += "[next(run) for _ in range(3)]; os._exit(9)"
 
@@ -130,7 +130,7 @@ DIE += "[next(run) for _ in range(3)]; os._exit(9)"
 def test_a_run_that_was_never_closed(empty_home: Path) -> None:
     path = empty_home / "runs" / "killed"
     path.parent.mkdir(parents=True)
-    done = subprocess.run([sys.executable, "-c", DIE, str(path)], check=False, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", DIE, str(path)], check=False, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 9, done.stderr
     found = list(doctor.recorded())
     assert levels(found, "unfinished runs") == ["warning"]

@@ -1,8 +1,9 @@
 """The sensor: new runs become partitions, ended ones are computed, and nothing is done twice."""
 
+import os
 import shutil
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import dagster as dg
 import pytest
@@ -77,3 +78,17 @@ def test_a_removed_run_leaves_the_cursor(home: Path) -> None:
         cursor = look(instance).cursor
         shutil.rmtree(home / "runs" / "sgdm")
         assert "sgdm" not in str(look(instance, cursor).cursor)
+
+
+def test_a_run_that_cannot_be_looked_into_keeps_no_other_from_being_seen(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scandir(path: str | Path) -> Any:
+        if Path(path).name == "adamw":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    listed = os.scandir
+    with opened() as instance:
+        monkeypatch.setattr("pipeline.sensor.os.scandir", scandir)
+        assert "sgdm" in asked(look(instance))

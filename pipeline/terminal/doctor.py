@@ -6,14 +6,16 @@ Works in the base install. What needs the pipeline's packages is in :mod:`pipeli
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 
 from pipeline.terminal.findings import Finding, few
-from tracer.errors import FormatError
+from tracer.errors import FormatError, LemmataError, UsageError
 from tracer.store import Trace, home, runs
+from tracer.store.layout import MANIFEST, chunk_number
+from tracer.store.places import require_root
 
 EXTRAS = ("analysis", "pipeline", "demo", "replay", "dask", "postgres", "s3")
 CORE = ("dagster", "dagster-webserver", "dagster-graphql", "dagster-pipes", "dagster-shared")
@@ -21,14 +23,35 @@ LIBRARIES = ("dagster-postgres", "dagster-dask")
 NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse")
 LITTLE, FEW = 1 << 30, 0.05  # free bytes below which nothing should be started; free share worth a word
 LOCAL = ("127.0.0.1", "localhost", "::1")
+TABLES, ARCHIVES = "LEMMATA_TABLES", "LEMMATA_ARCHIVES"
 
 
 def examine() -> list[Finding]:
     """Everything that can be looked at here; the worst does not stop the rest."""
-    return [*packages(), *torch_and_gpu(), *places(), *recorded(), *servers(), *_of_pipeline()]
+    first = (("extras", packages), ("torch", torch_and_gpu), ("home", places), ("roots", roots))
+    found = [finding for about, section in first for finding in guarded(about, section)]
+    tables = not any((each.level, each.about) == ("error", TABLES) for each in found)
+    found += guarded("runs", recorded)
+    if tables:
+        found += guarded("leftovers", killed)
+    found += [*guarded("server", servers), *guarded("pipeline", lambda: _of_pipeline(tables))]
+    once: dict[object, Finding] = {}
+    for each in found:
+        once.setdefault(each.says if each.level == "error" else each, each)
+    return list(once.values())
 
 
-def _of_pipeline() -> list[Finding]:
+def guarded(about: str, section: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    """The findings of a section; what keeps it from going on is the last of them."""
+    try:
+        yield from section()
+    except LemmataError as error:
+        yield Finding("error", about, str(error))
+    except OSError as error:
+        yield Finding("error", about, str(error), "make it readable, and ask again: lemmata doctor")
+
+
+def _of_pipeline(tables: bool) -> list[Finding]:
     try:
         from pipeline.terminal.doctor_pipeline import examine_pipeline
     except ModuleNotFoundError as error:
@@ -36,7 +59,7 @@ def _of_pipeline() -> list[Finding]:
             raise
         says = f"not looked at: no module named {error.name}"
         return [Finding("ok", "metrics and Dagster", says, "where runs are analysed: pip install 'lemmata[pipeline]'")]
-    return examine_pipeline()
+    return examine_pipeline(tables)
 
 
 def packages() -> Iterator[Finding]:
@@ -148,27 +171,64 @@ def file_system(path: Path, mounts: Path) -> str:
     return points[max(own, key=len)] if own else ""
 
 
+def roots() -> Iterator[Finding]:
+    """Tables and archives that are kept elsewhere, and are not there."""
+    for setting, place in ((TABLES, home.tables_root), (ARCHIVES, home.archives_root)):
+        if not os.environ.get(setting):
+            continue
+        try:
+            require_root(root := place(), setting, absent=setting == TABLES)
+        except UsageError as error:
+            yield Finding("error", setting, str(error))
+        else:
+            yield Finding("ok", setting, str(root))
+
+
 def recorded() -> Iterator[Finding]:
-    """Runs that are damaged or were not closed, and what killed processes left behind."""
-    count = 0
+    """Runs that are damaged, were not closed, have the name of another, or lost their manifest."""
+    found = runs(home.runs_root())
     unfinished: list[str] = []
-    for path in runs(home.runs_root()):
-        count += 1
+    for path in found:
         try:
             trace = Trace(path)
             if trace.run_id != path.name:
-                says = f"the directory {path} holds the run {trace.run_id!r}"
-                yield Finding(
-                    "error", "runs", says, f"give it its name again: mv {path} {path.with_name(trace.run_id)}"
-                )
+                yield _misnamed(path, trace.run_id)
             if trace.status == "interrupted":
                 unfinished.append(path.name)
         except FormatError as error:
             yield Finding("error", "runs", str(error), f"every damaged file: lemmata verify {path.name}")
-    yield Finding("ok", "runs", f"{count} in {home.runs_root()}")
+    for path in headless(home.runs_root(), found):
+        says = f"{path}: chunks of a run, and no {MANIFEST}: `ls` and `materialize --all` pass it over"
+        yield Finding("warning", "runs", says, f"bring {MANIFEST} back from a copy of the run, or delete the rest")
+    yield Finding("ok", "runs", f"{len(found)} in {home.runs_root()}")
     if unfinished:
         says = f"{len(unfinished)} ended before they were closed: {few(unfinished)}. Every acknowledged step is there"
         yield Finding("warning", "unfinished runs", says, "compute them as they are, or go on with Tracer(resume_at=…)")
+
+
+def _misnamed(path: Path, run_id: str) -> Finding:
+    own = path.with_name(run_id)
+    if own.exists():
+        says = f"the directory {path} holds a copy of the run {run_id}, which is there"
+        return Finding("error", "runs", says, "remove one, or give it another home")
+    says = f"the directory {path} holds the run {run_id!r}"
+    return Finding("error", "runs", says, f"give it its name again: mv {path} {own}")
+
+
+def headless(root: Path, known: Iterable[Path]) -> list[Path]:
+    """Directories with chunks of a run that is none: its manifest is lost."""
+    found = []
+    for path in sorted(set(root.iterdir()) - set(known)) if root.is_dir() else ():
+        try:
+            if any(chunk_number(name) for name in os.listdir(path)):
+                found.append(path)
+        except OSError:
+            continue  # no directory, or somebody else's
+    return found
+
+
+def killed() -> Iterator[Finding]:
+    """What killed processes left behind."""
     if left := leftovers(home.tables_root()):
         says = f"{len(left)} files of computations that were killed, such as {left[0]}"
         yield Finding("warning", "leftovers", says, "delete them while nothing is being computed; nobody reads them")

@@ -14,31 +14,50 @@ from pipeline.across import gather
 from pipeline.definitions import installed, metric_nodes
 from pipeline.executors import executor
 from pipeline.instance import directory
+from pipeline.terminal.doctor import guarded
 from pipeline.terminal.findings import Finding, Level, few
-from tracer.errors import UsageError
-from tracer.store import home
+from tracer.errors import FormatError, UsageError
+from tracer.store import Trace, home
 
 
-def examine_pipeline() -> list[Finding]:
-    """Metrics, tables, and the instance if there is one."""
+def examine_pipeline(tables: bool = True) -> list[Finding]:
+    """Metrics, tables unless they cannot be reached, and the instance if there is one."""
     good, broken = installed()
     nodes, refused = metric_nodes(good)
     current = {name: good[name] for name in nodes}
     do = "put the file right, or take it away"
     unfit = [Finding("error", "metric", text, do) for text in (broken | refused).values()]
-    behind = _behind(gather(current, proofs()).runs)
-    return [Finding("ok", "metrics", f"{len(current)} load"), *unfit, *behind, *_settings(), *_instance()]
+    found = [Finding("ok", "metrics", f"{len(current)} load"), *unfit]
+    if tables:
+        found += guarded("tables", lambda: _behind(gather(current, proofs()).runs))
+    return [*found, *guarded("executor", _settings), *guarded("Dagster instance", _instance)]
 
 
 def _behind(runs: pl.DataFrame) -> Iterator[Finding]:
-    levels: dict[str, Level] = {OUTDATED: "warning", NOT_COMPUTED: "warning", UNREADABLE: "error"}
+    late = runs.filter(pl.col("state") != CURRENT)
+    recording = [name for name in late["run_id"] if _recording(name)]
+    if recording:
+        yield Finding("ok", "tables", f"{len(recording)} runs are still being recorded: {few(recording)}")
+    late = late.filter(~pl.col("run_id").is_in(recording))
+    levels: dict[str, Level] = {OUTDATED: "warning", NOT_COMPUTED: "warning"}
     for state, level in levels.items():
-        of = runs.filter(pl.col("state") == state)
+        of = late.filter(pl.col("state") == state)
         if len(of):
             says = f"{len(of)} runs are {state}: {few(of['run_id'])}. {of['why'][0]}"
             yield Finding(level, "tables", says, "lemmata materialize --all")
-    if (runs["state"] == CURRENT).all():
-        yield Finding("ok", "tables", f"{len(runs)} runs are up to date")
+    of = late.filter(pl.col("state") == UNREADABLE)
+    for run_id, why in of.select("run_id", "why").iter_rows():
+        do = "verify" if "lemmata verify" in why else "materialize"  # the run itself, or tables of it
+        yield Finding("error", "tables", f"{run_id} is {UNREADABLE}. {why}", f"lemmata {do} {run_id}")
+    if late.is_empty() and not (recording and len(runs) == len(recording)):
+        yield Finding("ok", "tables", f"{len(runs) - len(recording)} runs are up to date")
+
+
+def _recording(run_id: str) -> bool:
+    try:
+        return Trace(home.runs_root() / run_id).status == "recording"
+    except FormatError:
+        return False
 
 
 def _settings() -> Iterator[Finding]:

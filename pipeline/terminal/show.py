@@ -11,6 +11,7 @@ from rich.text import Text
 
 from tracer.errors import FormatError
 from tracer.store import Trace, home, runs
+from tracer.store.places import require_root
 
 COLOURS = {"HOLDS": "green", "FAILS": "red", "INCONCLUSIVE": "yellow", "NOT APPLICABLE": "dim"}
 Row = Mapping[str, Any]
@@ -42,6 +43,7 @@ def describe(path: Path) -> dict[str, Any]:
         "optimizer": dict(manifest.optimizer),
         "plan": dict(manifest.plan),
         "config": dict(manifest.config),
+        "branch_of": dict(manifest.branch_of) if manifest.branch_of else None,
         "versions": dict(manifest.versions),
         "bytes": trace.bytes,
         "digest": trace.digest,
@@ -56,12 +58,17 @@ def describe_all() -> list[dict[str, Any]]:
 def _describe_safely(path: Path) -> dict[str, Any]:
     try:
         return describe(path)
-    except FormatError as error:
+    except (FormatError, OSError) as error:
         return {"run_id": path.name, "path": str(path), "status": "damaged", "error": str(error)}
 
 
 def verdicts_of(tables_root: Path, run_id: str) -> list[dict[str, Any]] | None:
-    """Rows of a run's verdict table, undefined numbers as null; None if it was not computed."""
+    """Rows of a run's verdict table, undefined numbers as null; None if it was not computed.
+
+    Raises:
+        UsageError: the tables' root is no directory, or cannot be reached.
+    """
+    require_root(tables_root, "LEMMATA_TABLES", absent=True)
     path = tables_root / run_id / "verdicts.parquet"
     if not path.is_file():
         return None
@@ -147,6 +154,8 @@ def _lines(run: Row) -> Iterable[tuple[str, str]]:
     yield "plan", ", ".join(f"{k}: {v if isinstance(v, str) else ', '.join(v)}" for k, v in run["plan"].items())
     if run["config"]:
         yield "config", ", ".join(f"{k}={v}" for k, v in run["config"].items())
+    if run["branch_of"]:
+        yield "branch of", f"{run['branch_of'].get('run_id')}, step {run['branch_of'].get('step')}"
     yield "versions", ", ".join(f"{k} {v}" for k, v in run["versions"].items())
 
 

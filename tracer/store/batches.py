@@ -240,6 +240,8 @@ def _open(chunk: Chunk) -> tuple[Path, int]:
             return path, os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             continue
+        except PermissionError as error:
+            raise FormatError(f"{path}: {error.strerror}. Make this file readable.") from None
         except OSError as error:
             raise FormatError(f"{path}: {os.strerror(error.errno or 0)}. Restore this file from a copy.") from None
     raise FormatError(f"{names[0]}: missing; it holds the chunk's minibatches. Restore this file from a copy.")

@@ -98,8 +98,11 @@ def open_chunk(path: Path, layout: Layout, run_id: str, sealed: bool) -> Chunk:
                 raise ValueError(f"belongs to run {header.run_id!r}, or its streams are not those of the manifest")
             stat = os.fstat(file.fileno())
             buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except PermissionError as error:
+        raise FormatError(f"{path}: {error.strerror}. Make this file readable.") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: {error}. Restore this file from a copy.") from None
+        found = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise FormatError(f"{path}: {found}. Restore this file from a copy.") from None
     rows = header.rows
     table = _view(buffer, layout.commit, (rows,), header.commit)
     seal = _view(buffer, SEAL, (1,), header.seal)[0]
@@ -178,6 +181,8 @@ def _read(path: Path) -> pa.Buffer:
     try:
         with open(path, "rb") as file:
             return pa.py_buffer(file.read())
+    except PermissionError as error:
+        raise FormatError(f"{path}: {error.strerror}. Make this file readable.") from None
     except OSError as error:
         raise FormatError(f"{path}: {os.strerror(error.errno or 0)}; the chunk's step records are missing.") from None
 

@@ -110,6 +110,8 @@ def read_manifest(directory: Path) -> Manifest:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             raw = file.read() if size <= MAX_BYTES else b""
+    except PermissionError as error:
+        raise FormatError(f"{path}: {error.strerror}. Make it and its directory readable.") from None
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise FormatError(
@@ -133,7 +135,8 @@ def read_manifest(directory: Path) -> Manifest:
             raise ValueError("its hash does not match its content: damaged or edited")
         return _parse(body)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise FormatError(f"{path}: {type(error).__name__}: {error!s:.200}; this is no sound manifest.") from None
+        found = f"field {error} is missing" if isinstance(error, KeyError) else f"{error!s:.200}"
+        raise FormatError(f"{path}: {found}. This is no sound manifest: restore it from a copy.") from None
 
 
 def _hash(body: Mapping[str, Any]) -> str:

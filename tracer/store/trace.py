@@ -17,10 +17,11 @@ import xxhash
 from tracer.errors import FormatError, UsageError
 from tracer.store.batches import BatchReader, unsound
 from tracer.store.chunk import Chunk, open_chunk, read_records
-from tracer.store.layout import chunk_name, chunk_number, record_schema
+from tracer.store.layout import record_schema
 from tracer.store.lock import being_written
 from tracer.store.manifest import Block, Manifest, read_manifest
 from tracer.store.minibatch import MicroBatch
+from tracer.store.run_files import chunk_files, is_run, require_promised
 
 Progress = Callable[[int, int], None]  # chunks done, chunks in all
 
@@ -52,16 +53,15 @@ class Trace:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()
         self.manifest: Manifest = read_manifest(self.path)
-        # the lock first: a run that ends while it is read is then called "recording", never "interrupted"
-        self._written = being_written(self.path)
         self._schema = record_schema(self.manifest.hyperparameters)
-        self._files = _chunk_files(self.path)
-        ended = self.manifest.ended
-        if ended is not None and len(self._files) != ended.get("chunks"):
-            raise FormatError(
-                f"{self.path}: {len(self._files)} chunk files; its manifest promises {ended.get('chunks')}. "
-                "Bring the missing ones back from where the run was copied."
-            )
+        try:
+            # the lock first: a run that ends while it is read is then called "recording", never "interrupted"
+            self._written = being_written(self.path)
+            self._files = chunk_files(self.path)
+        except OSError as error:
+            raise FormatError(f"{self.path}: {error.strerror or error}. Make this directory readable.") from None
+        if self.manifest.ended is not None:
+            require_promised(self.path, len(self._files), self.manifest.ended.get("chunks"))
 
     @property
     def run_id(self) -> str:
@@ -279,7 +279,7 @@ class Trace:
                 found += [Damage(*each) for each in unsound(chunk)]
             return found
         except FormatError as error:
-            return [Damage(path, "file", str(error))]
+            return [_told(error, self.path)]
 
     @cached_property
     def _opened(self) -> list[tuple[Chunk, pa.Table | None]]:
@@ -294,7 +294,7 @@ class Trace:
                     for c in chunks
                 ]
             except FormatError:
-                files = _chunk_files(self.path)
+                files = chunk_files(self.path)
                 if files == self._files:
                     raise
                 self._files = files  # a living writer sealed the chunk between our looking and our opening
@@ -347,32 +347,34 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> li
     try:
         return Trace(directory).damage(progress)
     except FormatError as error:
-        return [Damage(directory, "run", str(error))]
+        return [_told(error, directory)]
 
 
 def runs(root: str | os.PathLike[str]) -> list[Path]:
-    """Directories under ``root`` that hold a manifest, sorted by name; an absent root holds none."""
+    """Directories under ``root`` that hold a manifest, or cannot be looked into, by name; an absent root holds none.
+
+    Raises:
+        UsageError: the root is no directory, or may not be listed.
+    """
     try:
         entries = sorted(Path(root).iterdir())
     except FileNotFoundError:
         return []
-    return [entry for entry in entries if (entry / "manifest.json").is_file()]
+    except OSError as error:
+        raise UsageError(
+            f"{os.fspath(root)}: expected a directory of runs, found: {error.strerror or error}. Make it one that you "
+            "can read, or set LEMMATA_HOME to a directory of yours."
+        ) from None
+    return [entry for entry in entries if is_run(entry)]
 
 
-def _chunk_files(directory: Path) -> list[tuple[Path, bool]]:
-    """Chunk files in order with whether each is sealed; a sealed file stands before its open twin."""
-    found: dict[int, tuple[Path, bool]] = {}
-    for name in os.listdir(directory):
-        parsed = chunk_number(name)
-        if parsed is None or parsed[1] != "h5":
-            continue
-        number, _, sealed = parsed
-        if sealed or number not in found:
-            found[number] = (directory / name, sealed)
-    missing = sorted(set(range(len(found))) - set(found))
-    if missing:
-        raise FormatError(f"{directory / chunk_name(missing[0])}: missing, though later chunks are there.")
-    return [found[number] for number in range(len(found))]
+def _told(error: FormatError, directory: Path) -> Damage:
+    """What an error says, with the file that it names named once."""
+    text = str(error).removeprefix(str(directory))
+    if text != str(error) and text.startswith(os.sep):
+        name, _, found = text[1:].partition(": ")
+        return Damage(directory / name, "file", found)
+    return Damage(directory, "run", text.removeprefix(": "))
 
 
 def _spread_hyperparameters(table: pa.Table) -> pa.Table:
