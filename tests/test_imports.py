@@ -66,9 +66,10 @@ FLOORS = (
     ),
     Floor("pipeline.terminal.doctor_command", names(""), names("typer rich"), lazily=names("pipeline")),
     Floor("pipeline.terminal.findings", names(""), names("")),
+    Floor("pipeline.terminal.sections", names("tracer.errors pipeline.terminal.findings"), names("")),
     Floor(
         "pipeline.terminal.doctor",
-        names("tracer pipeline.terminal.findings"),
+        names("tracer pipeline.terminal.findings pipeline.terminal.sections"),
         names(""),
         lazily=names("torch packaging pipeline"),
     ),
@@ -84,7 +85,7 @@ FLOORS = (
         "pipeline",
         names(
             "pipeline.terminal.show pipeline.terminal.recording pipeline.terminal.doctor pipeline.terminal.findings "
-            "analysis tracer"
+            "pipeline.terminal.sections analysis tracer"
         ),
         names("dagster dagster_webserver sqlalchemy polars matplotlib typer rich"),
         lazily=names("dagster_dask pipeline.dask_executor pipeline.workers"),

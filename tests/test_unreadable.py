@@ -16,6 +16,7 @@ from pipeline.archives import archived
 from pipeline.materialize import materialize
 from pipeline.terminal import doctor, doctor_pipeline
 from pipeline.terminal.findings import Finding
+from pipeline.terminal.sections import guarded
 from pipeline.terminal.show import describe_all, verdicts_of
 from tests.conftest import Lemmata
 from tests.test_object_store import bucket, server  # noqa: F401  fixtures
@@ -158,7 +159,7 @@ def test_what_stops_one_section_of_the_doctor_is_a_finding(home: Path, monkeypat
         yield Finding("ok", "first", "there")
         raise OSError(5, "Input/output error", "/a/file")
 
-    found = list(doctor.guarded("disk", broken))
+    found = list(guarded("disk", broken))
     assert [each.about for each in found] == ["first", "disk"]
     assert (found[1].level, "/a/file" in found[1].says, bool(found[1].do)) == ("error", True, True)
 

@@ -6,13 +6,14 @@ Works in the base install. What needs the pipeline's packages is in :mod:`pipeli
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 
 from pipeline.terminal.findings import Finding, few
-from tracer.errors import FormatError, LemmataError, UsageError
+from pipeline.terminal.sections import guarded
+from tracer.errors import FormatError, UsageError
 from tracer.store import Trace, home, runs
 from tracer.store.layout import MANIFEST, chunk_number
 from tracer.store.places import require_root
@@ -39,16 +40,6 @@ def examine() -> list[Finding]:
     for each in found:
         once.setdefault(each.says if each.level == "error" else each, each)
     return list(once.values())
-
-
-def guarded(about: str, section: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """The findings of a section; what keeps it from going on is the last of them."""
-    try:
-        yield from section()
-    except LemmataError as error:
-        yield Finding("error", about, str(error))
-    except OSError as error:
-        yield Finding("error", about, str(error), "make it readable, and ask again: lemmata doctor")
 
 
 def _of_pipeline(tables: bool) -> list[Finding]:

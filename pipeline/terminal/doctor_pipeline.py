@@ -14,8 +14,8 @@ from pipeline.across import gather
 from pipeline.definitions import installed, metric_nodes
 from pipeline.executors import executor
 from pipeline.instance import directory
-from pipeline.terminal.doctor import guarded
 from pipeline.terminal.findings import Finding, Level, few
+from pipeline.terminal.sections import guarded
 from tracer.errors import FormatError, UsageError
 from tracer.store import Trace, home
 
