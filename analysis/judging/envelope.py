@@ -71,8 +71,10 @@ def envelope(y: Floats, regressors: Floats, tolerance: Floats, p: float) -> Enve
     memory, surely = mean_interval(held_out).memory, held_out > allowed
     coarse = tolerance[middle:] / size > _COARSE * (design[middle:] @ coefficients)
     others = (y[middle:, None] - design[middle:] @ resampled.T > allowed[:, None]).mean(axis=0)
-    shares = (surely, surely | (coarse & (held_out > -allowed)))
-    rate, perhaps = (_widened(share_interval(events, memory=memory), others) for events in shares)
+    possibly = surely | (coarse & (held_out > -allowed))
+    rate = perhaps = _widened(share_interval(surely, memory=memory), others)
+    if not np.array_equal(surely, possibly):
+        perhaps = _widened(share_interval(possibly, memory=memory), others)
     above[:middle] = -math.inf
     resampled *= size / sizes
     ends = resampled.min(axis=0), resampled.max(axis=0)

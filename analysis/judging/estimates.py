@@ -173,8 +173,9 @@ def _share(claim: Claim, evidence: Evidence) -> Estimate:
     defined = evidence.defined
     quantity, tolerance = evidence.quantity[defined], _rounding(evidence)
     memory = mean_interval(quantity).memory
-    interval = share_interval(quantity > tolerance, memory=memory)
-    perhaps = share_interval(quantity > -tolerance, memory=memory)
+    surely, possibly = quantity > tolerance, quantity > -tolerance
+    interval = share_interval(surely, memory=memory)
+    perhaps = interval if np.array_equal(surely, possibly) else share_interval(possibly, memory=memory)
     low, high = ends(claim, replace(interval, upper=perhaps.upper))
     return Estimate(
         interval=interval,
