@@ -231,7 +231,7 @@ class StampedStore(TableStore):
 
     def _check(self) -> None:
         if stamp_for(TableStore(self.directory.parent, self.run_id), self._node) != self.stamp:
-            if _is_recording(self.run_id):
+            if is_recording(self.run_id):
                 raise FormatError(
                     f"{self.run_id}: it is still being recorded; it grew while {self._node.name} was computed. Nothing "
                     "was written; compute it when it has ended (lemmata ls says so)."
@@ -242,10 +242,11 @@ class StampedStore(TableStore):
             )
 
 
-def _is_recording(run_id: str) -> bool:
+def is_recording(run_id: str) -> bool:
+    """Whether somebody still records this run of the home; false of one whose vectors are elsewhere or damaged."""
     try:
         return Trace(home.runs_root() / run_id).status == "recording"
-    except FormatError:  # its vectors are elsewhere, or damaged
+    except FormatError:
         return False
 
 

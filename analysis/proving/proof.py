@@ -11,7 +11,7 @@ Columns a line may read, one row per step of the run's longest stretch of consec
 * the columns of the path table and of the steps under their own names;
 * ``g_g`` ‖g_t‖², ``clip`` the clip factor (1 where none), ``u_loss`` and ``u_vector`` unit roundoffs, ``sigma_f`` (null
   where nothing was replayed), ``sums`` the relative error that a sum over the coordinates may have, ``begins`` whether
-  the run begins with this step;
+  training began with this step: the trace's first, after which the momentum is its gradient alone;
 * the optimizer's flags, true where any group of parameters has it set;
 * the proof's own constants.
 """
@@ -140,8 +140,8 @@ class Proof:
         return hashlib.sha256(repr(_plain((VERSION, self))).encode()).hexdigest()[:16]
 
 
-VERSION = 1
-"""Raised when the rules that judge a line change, so that stored tables turn stale."""
+VERSION = 2
+"""Raised when the rules that judge a line change, or what a column of its rows says: stored tables turn stale."""
 
 
 def _plain(part: Any) -> Any:

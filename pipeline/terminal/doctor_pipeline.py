@@ -14,10 +14,11 @@ from pipeline.across import gather
 from pipeline.definitions import installed, metric_nodes
 from pipeline.executors import executor
 from pipeline.instance import directory
+from pipeline.stale import is_recording
 from pipeline.terminal.findings import Finding, Level, few
 from pipeline.terminal.sections import guarded
-from tracer.errors import FormatError, UsageError
-from tracer.store import Trace, home
+from tracer.errors import UsageError
+from tracer.store import home
 
 
 def examine_pipeline(tables: bool = True) -> list[Finding]:
@@ -35,7 +36,7 @@ def examine_pipeline(tables: bool = True) -> list[Finding]:
 
 def _behind(runs: pl.DataFrame) -> Iterator[Finding]:
     late = runs.filter(pl.col("state") != CURRENT)
-    recording = [name for name in late["run_id"] if _recording(name)]
+    recording = [name for name in late["run_id"] if is_recording(name)]
     if recording:
         yield Finding("ok", "tables", f"{len(recording)} runs are still being recorded: {few(recording)}")
     late = late.filter(~pl.col("run_id").is_in(recording))
@@ -51,13 +52,6 @@ def _behind(runs: pl.DataFrame) -> Iterator[Finding]:
         yield Finding("error", "tables", f"{run_id} is {UNREADABLE}. {why}", f"lemmata {do} {run_id}")
     if late.is_empty() and not (recording and len(runs) == len(recording)):
         yield Finding("ok", "tables", f"{len(runs) - len(recording)} runs are up to date")
-
-
-def _recording(run_id: str) -> bool:
-    try:
-        return Trace(home.runs_root() / run_id).status == "recording"
-    except FormatError:
-        return False
 
 
 def _settings() -> Iterator[Finding]:
